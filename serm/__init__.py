@@ -1,0 +1,1 @@
+"""serm: a search-relevance model that keeps itself current."""

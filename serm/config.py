@@ -1,0 +1,267 @@
+"""Settings: one class per room, read from YAML, the environment (SERM_ROOM__KEY) and --set room.key=value."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+
+class Room(BaseModel):
+    """One room's settings: unknown keys are errors, so that a typo never passes for a default."""
+
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+
+
+class LabelSettings(Room):
+    """The relevance scale."""
+
+    scale: list[int] = Field([0, 1, 2, 3], description="Grades from bad to excellent, ascending.")
+    names: dict[int, str] = Field(
+        {0: "bad", 1: "fair", 2: "good", 3: "excellent"}, description="A word for each grade, shown to annotators."
+    )
+
+    @field_validator("scale")
+    @classmethod
+    def _ascending(cls, scale: list[int]) -> list[int]:
+        if len(scale) < 2 or scale != sorted(set(scale)):
+            raise ValueError("give at least two different grades in ascending order, such as [0, 1]")
+        return scale
+
+
+class WindowSettings(Room):
+    """Which part of the stream a round reads."""
+
+    days: float = Field(14, gt=0, description="Length of the current window, ending at the newest impression.")
+    reference_days: float = Field(14, gt=0, description="Length of the window before it, that it is compared with.")
+
+
+class IngestSettings(Room):
+    """How foreign files become records."""
+
+    batch_rows: int = Field(200_000, ge=1, description="Rows per atomic commit.")
+    max_query_characters: int = Field(1_000, ge=1, description="Longer queries go to quarantine.")
+    max_position: int = Field(1_000, ge=1, description="Positions beyond this are impossible.")
+    max_dwell: float = Field(86_400.0, gt=0, description="Seconds; longer dwell times are impossible.")
+    columns: dict[str, str] = Field({}, description="Our field -> their column, for files with other names.")
+    timestamp_format: str | None = Field(None, description="strptime format for text timestamps; ISO 8601 otherwise.")
+    text_fields: list[str] = Field([], description="Document fields joined into its text; empty = every text column.")
+    dev_share: float = Field(0.1, ge=0, lt=1, description="Share of judged queries kept for early stopping.")
+    anchor_share: float = Field(0.2, ge=0, lt=1, description="Share of judged queries kept as the gate's anchor set.")
+
+
+class RelevanceSettings(Room):
+    """The relevance model and its training."""
+
+    base: str = Field("embedded:minilm", description="Starting weights: embedded:minilm, a folder, or a hub name.")
+    family: Literal["cross_encoder", "generative"] = "cross_encoder"
+    max_tokens: int = Field(96, ge=8, description="Tokens of query and document together.")
+    batch_tokens: int = Field(8_192, ge=64, description="Tokens per scoring batch (pairs are sorted by length).")
+    batch_pairs: int = Field(32, ge=1, description="Pairs per training step.")
+    learning_rate: float = Field(1e-4, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+    warmup_share: float = Field(0.1, ge=0, le=1)
+    max_epochs: float = Field(3.0, gt=0, description="Most passes over the training pairs.")
+    evaluate_every: int = Field(100, ge=1, description="Steps between dev evaluations.")
+    patience: int = Field(3, ge=1, description="Stop after this many dev evaluations without a better NDCG@10.")
+    checkpoint_every: int = Field(100, ge=1, description="Steps between resumable checkpoints.")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where the processor has it.")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
+    passes: int = Field(5, ge=2, description="K judgments per pair for the disagreement agent.")
+
+
+class ShiftSettings(Room):
+    """Distribution shift between the reference and the current window."""
+
+    sample: int = Field(2_000, ge=50, description="Fixed subsample per window: verdicts do not depend on its size.")
+    minimum: int = Field(50, ge=10, description="Fewer distinct queries than this in a window: no verdict.")
+    false_discovery_rate: float = Field(0.01, gt=0, lt=1, description="Benjamini-Hochberg level over the views.")
+    mild_effect: float = Field(0.05, ge=0, description="Effect from which a significant view counts.")
+    strong_effect: float = Field(0.15, ge=0, description="Effect from which the verdict is strong.")
+    clusters: int = Field(20, ge=2, description="Query clusters looked at for growth.")
+
+
+class ClickSettings(Room):
+    """The click model that takes bias and sparsity out of raw clicks."""
+
+    model: Literal["pbm", "dbn"] = "dbn"
+    iterations: int = Field(30, ge=1)
+    prior_clicks: float = Field(1.0, gt=0, description="Beta prior: pseudo-clicks per pair.")
+    prior_skips: float = Field(4.0, gt=0, description="Beta prior: pseudo-skips per pair.")
+
+
+class MiningSettings(Room):
+    """What the miner takes, and how much of it."""
+
+    budget: int = Field(1_000, ge=1, description="Pairs per round.")
+    quiet_share: float = Field(0.25, gt=0, le=1, description="Share of the budget spent when nothing shifted.")
+    thresholds: Literal["quantile", "absolute"] = "quantile"
+    dwell: float = Field(30.0, gt=0, description="tau_u: seconds of dwell that count as engagement.")
+    low_score: float = Field(0.5, ge=0, le=1, description="tau_c: f below this share of the scale is low.")
+    click: float = Field(0.5, ge=0, le=1, description="tau_cm: click-model attractiveness that counts as a click.")
+    disagreement: float = Field(0.25, ge=0, description="Absolute threshold on MD, as a share of the scale.")
+    uncertainty: float = Field(0.5, ge=0, description="Absolute threshold on MU, as a share of log|Y|.")
+    quantile: float = Field(0.9, gt=0, lt=1, description="Quantile mode: each agent takes what lies above this.")
+    candidates: int = Field(20_000, ge=1, description="Most pairs of the window that the model scores.")
+    per_query: int = Field(5, ge=1, description="Most pairs taken from one query.")
+    per_session: int = Field(3, ge=1, description="Most clicks of one session that count.")
+    sessions: int = Field(1, ge=1, description="Distinct clicking sessions that a pair needs to count as clicked.")
+    duplicate_similarity: float = Field(0.97, gt=0, le=1, description="Cosine above which two pairs are one.")
+
+
+class AnnotatorSettings(Room):
+    """One LLM."""
+
+    name: str
+    model: str = Field(description="The model's name at its endpoint.")
+    base_url: str = Field("http://127.0.0.1:8808/v1", description="OpenAI-compatible endpoint.")
+    api_key_env: str = Field("OPENAI_API_KEY", description="Environment variable that holds the key.")
+    temperature: float = Field(0.7, ge=0)
+    concurrency: int = Field(8, ge=1)
+    timeout: float = Field(60.0, gt=0, description="Seconds for one call.")
+    retries: int = Field(6, ge=0)
+
+
+class AnnotationSettings(Room):
+    """How LLMs label and when a label is kept."""
+
+    annotators: list[AnnotatorSettings] = Field(
+        [
+            AnnotatorSettings(name="ada", model="stand-in-a"),
+            AnnotatorSettings(name="ben", model="stand-in-b"),
+        ]
+    )
+    paths: int = Field(3, ge=1, description="Independent reasoning paths per annotator and pair.")
+    minimum_support: float = Field(0.5, ge=0, lt=1, description="A stable label needs more than this share of paths.")
+    knowledge_documents: int = Field(3, ge=0, description="Nearest documents shown as background; 0 = none.")
+    knowledge_plugins: list[str] = Field([], description="module:function(query) -> list of texts.")
+    max_document_characters: int = Field(2_000, ge=1)
+    max_completion_tokens: int = Field(400, ge=16)
+    guidelines: str = Field("", description="Label guidelines of the domain, put into the prompt.")
+    batch_pairs: int = Field(64, ge=1, description="Finished pairs per commit of the annotations table.")
+
+
+class UpdateSettings(Room):
+    """The training mixture of an update."""
+
+    new_share: float = Field(0.5, gt=0, le=1, description="Share of each epoch drawn from this round's labels.")
+    earlier_share: float = Field(0.2, ge=0, le=1, description="... from earlier rounds' labels.")
+    original_share: float = Field(0.3, ge=0, le=1, description="... from the original human train split.")
+    learning_rate: float = Field(5e-5, gt=0)
+    epochs: float = Field(2.0, gt=0, description="Passes over this round's labels.")
+    minimum_labels: int = Field(20, ge=1, description="Fewer kept labels than this: no update.")
+
+
+class EvaluationSettings(Room):
+    """Measures, intervals and the gate."""
+
+    measures: list[str] = Field(["nDCG@1", "nDCG@5", "nDCG@10", "RR"], description="ir_measures names.")
+    gate_measure: str = "nDCG@10"
+    resamples: int = Field(2_000, ge=100, description="Bootstrap resamples over queries.")
+    minimum_queries: int = Field(30, ge=2, description="Fewer judged queries than this: the gate refuses.")
+    alpha: float = Field(0.05, gt=0, lt=1, description="Level of the paired test.")
+    anchor_tolerance: float = Field(0.01, ge=0, description="Largest loss on the anchor set that is let pass.")
+
+
+class SimulateSettings(Room):
+    """Simulated users and their stream."""
+
+    sessions: int = Field(5_000, ge=1)
+    days: float = Field(28.0, gt=0)
+    start: str = Field("2026-01-05T00:00:00Z", description="First timestamp, ISO 8601.")
+    user: Literal["pbm", "dbn"] = "dbn"
+    zipf: float = Field(1.0, ge=0, description="Exponent of query frequencies; 0 = uniform.")
+    ranker_noise: float = Field(0.5, ge=0, description="Standard deviation of noise on the ranker's standardised score.")
+    results: int = Field(10, ge=1)
+    bots: float = Field(0.02, ge=0, le=1, description="Share of sessions that are bots.")
+    arrival: str | None = Field(None, description="Document attribute (a number, such as year) by which queries arrive.")
+    arrival_from: float | None = Field(None, description="Queries whose arrival value is greater enter the stream.")
+
+
+class Config(BaseSettings):
+    """Everything that a workspace can be told."""
+
+    model_config = SettingsConfigDict(env_prefix="SERM_", env_nested_delimiter="__", extra="forbid")
+
+    seed: int = 0
+    labels: LabelSettings = LabelSettings()
+    window: WindowSettings = WindowSettings()
+    ingest: IngestSettings = IngestSettings()
+    relevance: RelevanceSettings = RelevanceSettings()
+    shift: ShiftSettings = ShiftSettings()
+    clicks: ClickSettings = ClickSettings()
+    mining: MiningSettings = MiningSettings()
+    annotation: AnnotationSettings = AnnotationSettings()
+    update: UpdateSettings = UpdateSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    simulate: SimulateSettings = SimulateSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment wins over the file; --set is applied last, by `load`."""
+        return env_settings, init_settings
+
+
+class _Explicit(Config):
+    """A configuration that is already merged: the environment has had its say."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **_: Any
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what is given."""
+        return (init_settings,)
+
+
+def load(text: str = "", overrides: list[str] | None = None, source: str = "config.yaml") -> Config:
+    """Read settings from YAML text, then the environment, then `room.key=value` overrides.
+
+    Raises:
+        ValueError: the YAML does not parse, or a key or value is wrong; the message names source and field.
+    """
+    try:
+        values = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"{source}: not YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{source}: expected rooms such as 'mining:', found {type(values).__name__}")
+    try:
+        config = Config(**values)
+        if not overrides:
+            return config
+        merged = config.model_dump()
+        for override in overrides:
+            _set(merged, override)
+        return _Explicit(**merged)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ValueError(f"{source}: {where}: {first['msg']} (got {str(first['input'])[:80]!r})") from error
+
+
+def load_file(path: Path | str, overrides: list[str] | None = None) -> Config:
+    """Read settings from a YAML file; see `load`."""
+    path = Path(path)
+    if not path.exists():
+        raise ValueError(f"{path}: no such configuration file")
+    return load(path.read_text(encoding="utf-8"), overrides, str(path))
+
+
+def _set(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals:
+        raise ValueError(f"--set {override}: expected room.key=value")
+    *rooms, last = key.strip().split(".")
+    for room in rooms:
+        if not isinstance(values.get(room), dict):
+            raise ValueError(f"--set {override}: no such room {room!r}; known are {', '.join(Config.model_fields)}")
+        values = values[room]
+    values[last] = yaml.safe_load(text)

@@ -1,0 +1,39 @@
+"""Progress with an ETA on standard error, shown only where a person watches and only for work over two seconds."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+QUIET_SECONDS = 2.0
+
+
+@contextmanager
+def track(description: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+    """Yield `advance(n)`; a bar with count, rate and time left appears once the work has lasted two seconds."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    bar = Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        TextColumn("eta"), TimeRemainingColumn(), console=Console(stderr=True), transient=True,
+    )  # fmt: skip
+    task = bar.add_task(description, total=total)
+    began = time.monotonic()
+    showing = False
+
+    def advance(amount: int = 1) -> None:
+        nonlocal showing
+        bar.update(task, advance=amount)
+        if not showing and time.monotonic() - began > QUIET_SECONDS:
+            bar.start()
+            showing = True
+
+    try:
+        yield advance
+    finally:
+        if showing:
+            bar.stop()

@@ -1,0 +1,259 @@
+"""The only door to disk: Delta tables, the run log, and where models, ledgers and pages live.
+
+Every write is one atomic Delta commit. A writer reads the table at version v, drops the rows whose key is already
+there, and may only commit v + 1; when another process was faster it reads again. So appends are idempotent and safe
+for any number of processes, on any store with put-if-absent, without locks (ours).
+"""
+
+import json
+import random
+import time
+import traceback
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version as package_version
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import polars as pl
+from deltalake import CommitProperties, DeltaTable, write_deltalake
+from deltalake.exceptions import CommitFailedError, TableNotFoundError
+
+from serm.config import Config, load
+from serm.records import TABLES
+
+RECORDED_PACKAGES = ("serm", "torch", "transformers", "sentence-transformers", "polars", "deltalake", "langgraph")
+COMMIT_ATTEMPTS = 60
+
+
+class WorkspaceError(ValueError):
+    """The workspace is missing, already there, or asked for something it does not hold."""
+
+
+@dataclass
+class Run:
+    """One verb at work; `result` is stored with the run when it finishes."""
+
+    run_id: str
+    verb: str
+    result: dict[str, Any] = field(default_factory=dict)
+
+
+class Workspace:
+    """A folder or object-store URL that holds one evolving relevance model and all that it was made from."""
+
+    def __init__(self, root: str | Path, config: Config, storage_options: dict[str, str] | None = None) -> None:
+        """Use `open` or `create`; this only binds the parts together."""
+        self.root = str(root).rstrip("/")
+        self.config = config
+        self.storage_options = storage_options or {}
+
+    # --- life ---------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def create(cls, root: str | Path, config_text: str = "", storage_options: dict[str, str] | None = None) -> "Workspace":
+        """Make a new workspace with this configuration; a second call with the same text does no harm.
+
+        Raises:
+            WorkspaceError: a workspace with another configuration is already there.
+        """
+        workspace = cls(root, load(config_text), storage_options)
+        existing = workspace._read_config()
+        if existing is not None and existing != config_text:
+            raise WorkspaceError(f"{root}: already a workspace; edit its config.yaml, or choose another folder")
+        if existing is None:
+            workspace.write_text("config.yaml", config_text)
+        return workspace
+
+    @classmethod
+    def open(
+        cls, root: str | Path, overrides: list[str] | None = None, storage_options: dict[str, str] | None = None
+    ) -> "Workspace":
+        """Open an existing workspace, with `room.key=value` overrides for this call.
+
+        Raises:
+            WorkspaceError: there is none at `root`.
+        """
+        text = cls(root, Config(), storage_options)._read_config()
+        if text is None:
+            raise WorkspaceError(f"{root}: no workspace here; make one with: serm init {root}")
+        return cls(root, load(text, overrides, f"{root}/config.yaml"), storage_options)
+
+    def _read_config(self) -> str | None:
+        return self.read_text("config.yaml") if self.exists("config.yaml") else None
+
+    # --- plain files --------------------------------------------------------------------------------------------
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the workspace is a folder on this machine."""
+        return "://" not in self.root
+
+    def filesystem(self) -> fsspec.AbstractFileSystem:
+        """The file system that `root` is on."""
+        return fsspec.core.url_to_fs(self.root, **self.storage_options)[0]
+
+    def url(self, *parts: str) -> str:
+        """The address of something inside the workspace."""
+        return "/".join((self.root, *parts))
+
+    def local(self, *parts: str) -> Path:
+        """A folder or file on this machine that belongs to this workspace (its parent folder is made).
+
+        For a workspace in an object store it lies in the user's cache: what is kept there is per machine.
+        """
+        if self.is_local:
+            base = Path(self.root)
+        else:
+            base = Path.home() / ".cache" / "serm" / uuid.uuid5(uuid.NAMESPACE_URL, self.root).hex
+        path = base.joinpath(*parts)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def exists(self, *parts: str) -> bool:
+        """Whether a file or folder is there."""
+        return bool(self.filesystem().exists(self.url(*parts)))
+
+    def read_text(self, *parts: str) -> str:
+        """The text of a file inside the workspace."""
+        with self.filesystem().open(self.url(*parts), "r", encoding="utf-8") as file:
+            return str(file.read())
+
+    def write_text(self, *parts_and_text: str) -> None:
+        """Write a small file whole or not at all; the last argument is its text."""
+        *parts, text = parts_and_text
+        if self.is_local:
+            path = self.local(*parts)
+            scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+            scratch.write_text(text, encoding="utf-8")
+            scratch.replace(path)
+        else:
+            self.filesystem().pipe_file(self.url(*parts), text.encode())
+
+    # --- tables -------------------------------------------------------------------------------------------------
+
+    def _delta(self, table: str) -> DeltaTable | None:
+        if table not in TABLES:
+            raise WorkspaceError(f"no table {table!r}; known are {', '.join(TABLES)}")
+        try:
+            return DeltaTable(self.url("tables", table), storage_options=self.storage_options)
+        except TableNotFoundError:
+            return None
+
+    def version(self, table: str) -> int:
+        """The Delta version of a table; -1 before its first row."""
+        delta = self._delta(table)
+        return -1 if delta is None else int(delta.version())
+
+    def versions(self) -> dict[str, int]:
+        """Every table's Delta version, as recorded with results."""
+        return {table: self.version(table) for table in TABLES}
+
+    def scan(self, table: str, version: int | None = None) -> pl.LazyFrame:
+        """A lazy frame over a table, now or as it was at `version`."""
+        delta = self._delta(table)
+        if delta is None:
+            return TABLES[table].empty().lazy()
+        if version is not None:
+            delta.load_as_version(version)
+        return pl.scan_delta(delta)
+
+    def read(self, table: str, version: int | None = None) -> pl.DataFrame:
+        """A table in memory."""
+        return self.scan(table, version).collect()
+
+    def append(self, table: str, frame: pl.DataFrame) -> int:
+        """Add the rows whose key is not there yet, in one atomic commit; returns how many were new.
+
+        Raises:
+            ValueError: the frame does not fit the table's schema.
+        """
+        return self._write(table, frame, replace=False)
+
+    def upsert(self, table: str, frame: pl.DataFrame) -> int:
+        """Add new rows and replace changed ones by key, atomically; returns how many were new or changed."""
+        return self._write(table, frame, replace=True)
+
+    def _write(self, table: str, frame: pl.DataFrame, replace: bool) -> int:
+        spec = TABLES[table]
+        key = list(spec.key)
+        rows = spec.conform(frame).unique(key, keep="last" if replace else "first", maintain_order=True)
+        if rows.is_empty():
+            return 0
+        once = CommitProperties(max_commit_retries=0)
+        for attempt in range(COMMIT_ATTEMPTS):
+            delta = self._delta(table)
+            try:
+                if delta is None:
+                    target: Any = self.url("tables", table)
+                    write_deltalake(target, rows.to_arrow(), mode="error", storage_options=self.storage_options)
+                    return rows.height
+                present = self._overlapping(delta, rows, key)
+                if replace:
+                    return self._replace(delta, rows, key, present, once)
+                fresh = rows.join(present.select(key), on=key, how="anti", nulls_equal=True, maintain_order="left")
+                if not fresh.is_empty():
+                    write_deltalake(delta, fresh.to_arrow(), mode="append", commit_properties=once)
+                return fresh.height
+            except (CommitFailedError, FileExistsError) as error:
+                if attempt == COMMIT_ATTEMPTS - 1:
+                    raise WorkspaceError(f"{table}: other writers kept winning; try again") from error
+            except Exception as error:
+                # Two processes creating the same table: the loser is told so in words, not by type.
+                if "already exists" not in str(error):
+                    raise
+            time.sleep(random.uniform(0.01, 0.05) * (attempt + 1))
+        raise AssertionError("unreachable")
+
+    @staticmethod
+    def _overlapping(delta: DeltaTable, rows: pl.DataFrame, key: list[str]) -> pl.DataFrame:
+        """The rows already there that could share a key with `rows`: same range of the first key column."""
+        first = key[0]
+        low, high = rows[first].min(), rows[first].max()
+        return pl.scan_delta(delta).filter(pl.col(first).is_between(pl.lit(low), pl.lit(high))).collect()
+
+    @staticmethod
+    def _replace(
+        delta: DeltaTable, rows: pl.DataFrame, key: list[str], present: pl.DataFrame, once: CommitProperties
+    ) -> int:
+        changed = rows.join(present, on=rows.columns, how="anti", nulls_equal=True)
+        if changed.is_empty():
+            return 0
+        same = " AND ".join(f"old.{column} = new.{column}" for column in key)
+        merge = delta.merge(changed.to_arrow(), same, source_alias="new", target_alias="old", commit_properties=once)
+        merge.when_matched_update_all().when_not_matched_insert_all().execute()
+        return changed.height
+
+    # --- runs ---------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def run(self, verb: str, round: int | None = None, **parameters: Any) -> Iterator[Run]:
+        """Record a verb with its seed, configuration, package and data versions, and how it ended."""
+        run = Run(f"{verb}-{uuid.uuid4().hex[:12]}", verb)
+        start = self._run_row(run, "started", round) | {
+            "config": json.dumps(self.config.model_dump(mode="json") | {"parameters": parameters}, default=str),
+            "versions": json.dumps({name: package_version(name) for name in RECORDED_PACKAGES}),
+            "data_versions": json.dumps(self.versions()),
+        }
+        self.append("runs", pl.DataFrame([start], infer_schema_length=None))
+        try:
+            yield run
+        except BaseException as error:
+            run.result["error"] = "".join(traceback.format_exception_only(error)).strip()
+            self._finish(run, "failed", round)
+            raise
+        self._finish(run, "finished", round)
+
+    def _finish(self, run: Run, status: str, round: int | None) -> None:
+        row = self._run_row(run, status, round) | {"result": json.dumps(run.result, default=str)}
+        self.append("runs", pl.DataFrame([row], infer_schema_length=None))
+
+    def _run_row(self, run: Run, status: str, round: int | None) -> dict[str, Any]:
+        return {
+            "run_id": run.run_id, "verb": run.verb, "round": round, "status": status,
+            "ts": datetime.now(UTC), "seed": self.config.seed,
+        }  # fmt: skip

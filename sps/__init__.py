@@ -1,0 +1,1 @@
+"""sps: reinforcement interleaved with inverse reinforcement learning."""
