@@ -56,6 +56,7 @@ class RelevanceSettings(Room):
 
     base: str = Field("embedded:minilm", description="Starting weights: embedded:minilm, a folder, or a hub name.")
     family: Literal["cross_encoder", "generative"] = "cross_encoder"
+    embedder: str = Field("embedded:minilm", description="Sentence embeddings: embedded:minilm, a folder, a hub name.")
     max_tokens: int = Field(96, ge=8, description="Tokens of query and document together.")
     batch_tokens: int = Field(8_192, ge=64, description="Tokens per scoring batch (pairs are sorted by length).")
     batch_pairs: int = Field(32, ge=1, description="Pairs per training step.")
@@ -172,11 +173,53 @@ class SimulateSettings(Room):
     start: str = Field("2026-01-05T00:00:00Z", description="First timestamp, ISO 8601.")
     user: Literal["pbm", "dbn"] = "dbn"
     zipf: float = Field(1.0, ge=0, description="Exponent of query frequencies; 0 = uniform.")
-    ranker_noise: float = Field(0.5, ge=0, description="Standard deviation of noise on the ranker's standardised score.")
+    ranker_noise: float = Field(0.5, ge=0, description="Standard deviation of noise on standardised scores.")
     results: int = Field(10, ge=1)
+    examination_decay: float = Field(1.0, ge=0, description="pbm: rank r is examined with chance 1 / r ** this.")
+    continuation: float = Field(0.9, ge=0, le=1, description="dbn: chance that an unsatisfied user looks at the next.")
+    attraction: tuple[float, float] = Field((0.05, 0.85), description="P(click | examined) at the lowest, top grade.")
+    satisfaction: tuple[float, float] = Field((0.1, 0.8), description="dbn: P(satisfied | click) at the lowest, top.")
+    dwell: tuple[float, float] = Field((8.0, 80.0), description="Median seconds on a document, lowest and top grade.")
+    dwell_spread: float = Field(0.8, ge=0, description="Standard deviation of the logarithm of dwell.")
     bots: float = Field(0.02, ge=0, le=1, description="Share of sessions that are bots.")
-    arrival: str | None = Field(None, description="Document attribute (a number, such as year) by which queries arrive.")
+    bot_searches: int = Field(5, ge=1, description="Searches in a bot's session; a person makes one.")
+    bot_clicks: float = Field(0.6, ge=0, le=1, description="Chance that a bot clicks a result, whatever it is.")
+    bot_targets: list[str] = Field([], description="Documents that bots push: they click these, and nothing else.")
+    arrival: str | None = Field(None, description="Numeric document attribute, such as year, by which queries arrive.")
     arrival_from: float | None = Field(None, description="Queries whose arrival value is greater enter the stream.")
+
+    @field_validator("attraction", "satisfaction")
+    @classmethod
+    def _chances(cls, pair: tuple[float, float]) -> tuple[float, float]:
+        if not all(0 <= value <= 1 for value in pair):
+            raise ValueError("chances lie between 0 and 1")
+        return pair
+
+    @field_validator("dwell")
+    @classmethod
+    def _positive(cls, pair: tuple[float, float]) -> tuple[float, float]:
+        if min(pair) <= 0:
+            raise ValueError("give two positive numbers of seconds, such as [8, 80]")
+        return pair
+
+
+class SimulateLLMSettings(Room):
+    """The stand-in LLM: its errors as a judge, and its faults as a server."""
+
+    confusion: list[list[float]] | None = Field(
+        None, description="P(answer | truth), a row per grade of the scale; none = as measured on real judges."
+    )
+    binary_from: int = Field(2, ge=1, le=3, description="On a scale of two, measured grades from this on are relevant.")
+    correlation: float = Field(0.72, ge=0, le=1, description="Between the settled opinions of two annotators.")
+    path_share: float = Field(0.1, ge=0, le=1, description="Share of error variance that each path draws anew.")
+    models: list[str] = Field(["stand-in-a", "stand-in-b"], description="Listed at /v1/models; any name is answered.")
+    rate_limited: float = Field(0.0, ge=0, le=1, description="Share of requests refused with 429.")
+    server_error: float = Field(0.0, ge=0, le=1, description="Share of requests that end in 500.")
+    hang: float = Field(0.0, ge=0, le=1, description="Share of requests answered (and billed) after hang_seconds.")
+    truncated: float = Field(0.0, ge=0, le=1, description="Share of answers cut off, with finish_reason length.")
+    malformed: float = Field(0.0, ge=0, le=1, description="Share of answers that are not JSON.")
+    retry_after: float = Field(1.0, ge=0, description="Seconds in the Retry-After header of a 429.")
+    hang_seconds: float = Field(120.0, ge=0)
 
 
 class Config(BaseSettings):
@@ -196,6 +239,7 @@ class Config(BaseSettings):
     update: UpdateSettings = UpdateSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     simulate: SimulateSettings = SimulateSettings()
+    simulate_llm: SimulateLLMSettings = SimulateLLMSettings()
 
     @classmethod
     def settings_customise_sources(
