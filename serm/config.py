@@ -82,6 +82,8 @@ class ShiftSettings(Room):
     mild_effect: float = Field(0.05, ge=0, description="Effect from which a significant view counts.")
     strong_effect: float = Field(0.15, ge=0, description="Effect from which the verdict is strong.")
     clusters: int = Field(20, ge=2, description="Query clusters looked at for growth.")
+    growth: float = Field(1.5, ge=1, description="A cluster has grown when its share is so many times what it was.")
+    scored: int = Field(400, ge=50, description="Searches per window whose top result the model scores.")
 
 
 class ClickSettings(Room):
@@ -110,6 +112,15 @@ class MiningSettings(Room):
     per_session: int = Field(3, ge=1, description="Most clicks of one session that count.")
     sessions: int = Field(1, ge=1, description="Distinct clicking sessions that a pair needs to count as clicked.")
     duplicate_similarity: float = Field(0.97, gt=0, le=1, description="Cosine above which two pairs are one.")
+    scores: Literal["model", "logged"] = Field(
+        "model", description="logged: use the log's own scores; no model is loaded and only feedback and click work."
+    )
+    judged: int = Field(4_000, ge=0, description="Most pairs, the most uncertain first, that get K passes.")
+    coverage: float = Field(0.5, ge=0, le=1, description="Share of the budget split over query clusters by traffic.")
+    grown_weight: float = Field(2.0, ge=1, description="How much more of it a grown cluster gets.")
+    bot_clicks: int = Field(4, ge=1, description="A session with fewer clicks than this is never taken for a bot.")
+    bot_dwell: float = Field(2.0, ge=0, description="Seconds; bots' median dwell is below this.")
+    bot_share: float = Field(0.5, ge=0, le=1, description="Bots click at least this share of what they are shown.")
 
 
 class AnnotatorSettings(Room):
