@@ -137,7 +137,7 @@ class AnnotatorSettings(Room):
     backoff: float = Field(0.5, gt=0, description="Seconds before the first retry; doubled each time, up to 30.")
     give_up_after: int = Field(5, ge=1, description="Pairs failing in a row, with no answer between, that end its run.")
     trace: bool = Field(True, description="Send query, doc_id and annotator as the request's metadata field.")
-    extra_body: dict[str, Any] = Field({}, description="More request fields, such as {store: true} for OpenAI's own API.")
+    extra_body: dict[str, Any] = Field({}, description="More request fields, such as {store: true} at api.openai.com.")
 
     @field_validator("base_url")
     @classmethod

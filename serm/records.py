@@ -83,8 +83,9 @@ DOCUMENTS = Table(
     required=("doc_id", "text"),
 )
 
-# Splits of human judgments: train (supervised start), dev (early stopping), anchor (old held-out), fresh (new held-out).
-SPLITS = ("train", "dev", "anchor", "fresh")
+# Splits of human judgments: train (supervised start), dev (early stopping), anchor (old held-out), fresh (new held-out),
+# and hidden: truth that only simulated users and the stand-in annotators may know; training and evaluation never read it.
+SPLITS = ("train", "dev", "anchor", "fresh", "hidden")
 
 JUDGMENTS = Table(
     "judgments",

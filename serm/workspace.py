@@ -153,6 +153,11 @@ class Workspace:
         """Every table's Delta version, as recorded with results."""
         return {table: self.version(table) for table in TABLES}
 
+    @staticmethod
+    def package_versions() -> dict[str, str]:
+        """The versions of the packages that results depend on."""
+        return {name: package_version(name) for name in RECORDED_PACKAGES}
+
     def scan(self, table: str, version: int | None = None) -> pl.LazyFrame:
         """A lazy frame over a table, now or as it was at `version`."""
         delta = self._delta(table)
@@ -236,7 +241,7 @@ class Workspace:
         run = Run(f"{verb}-{uuid.uuid4().hex[:12]}", verb)
         start = self._run_row(run, "started", round) | {
             "config": json.dumps(self.config.model_dump(mode="json") | {"parameters": parameters}, default=str),
-            "versions": json.dumps({name: package_version(name) for name in RECORDED_PACKAGES}),
+            "versions": json.dumps(self.package_versions()),
             "data_versions": json.dumps(self.versions()),
         }
         self.append("runs", pl.DataFrame([start], infer_schema_length=None))
