@@ -24,11 +24,10 @@ CONFUSION = (
 GRADE_COUNTS = (1082, 318, 190, 125)
 
 # Mean latent (polychoric) correlation, given the assessor's grade, over the six pairs of judges; range 0.56 to 0.94.
+# Repeated runs of one prompt (NISTRetrieval-instruct0/1/2 and -reason0/1/2) correlate by 0.999 or more, at most 0.12%
+# of their grades differ: they were all but deterministic, and so say nothing of paths sampled at a temperature. The
+# share of error that each path draws anew (`path_share`) is therefore our choice.
 CORRELATION = 0.72
-
-# Latent correlation between repeated runs of one prompt (NISTRetrieval-instruct0/1/2 and -reason0/1/2): at most 0.12%
-# of grades differ. Those runs were all but deterministic, so they say nothing of paths sampled at a temperature.
-RERUN_CORRELATION = 0.999
 
 
 def confusion_for(scale: Sequence[int], binary_from: int = 2) -> NDArray[np.float64]:
