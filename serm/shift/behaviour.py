@@ -29,7 +29,8 @@ def _clicks(rows: pl.DataFrame, minimum: int) -> View:
         .agg(pl.col("surplus").sum().round(9), pl.col("clicked").sum())
     )
     before, after = _sides(searches, "surplus")
-    means = [searches.filter(side=side)["clicked"].mean() or 0.0 for side in (0, 1)]
+    counts = [_sides(searches, "clicked")[side] for side in (0, 1)]
+    means = [float(side.mean()) if len(side) else 0.0 for side in counts]
     return _compare("clicks", before, after, minimum, f"{means[0]:.2f} clicks a search before, {means[1]:.2f} now")
 
 
@@ -42,7 +43,9 @@ def _dwell(rows: pl.DataFrame, minimum: int) -> View:
     )
     before, after = _sides(searches, "dwell")
     medians = [float(np.expm1(np.median(side))) if len(side) else 0.0 for side in (before, after)]
-    return _compare("dwell", before, after, minimum, f"a median of {medians[0]:.0f} s read before, {medians[1]:.0f} s now")
+    return _compare(
+        "dwell", before, after, minimum, f"a median of {medians[0]:.0f} s read before, {medians[1]:.0f} s now"
+    )
 
 
 def _reformulation(reference: Sample, current: Sample, minimum: int) -> View:
@@ -50,11 +53,13 @@ def _reformulation(reference: Sample, current: Sample, minimum: int) -> View:
     sizes = [reference.size, current.size]
     again = [int((side.searches["queries"] > 1).sum()) for side in (reference, current)]
     if min(sizes) < minimum or not sum(again):
-        return View("reformulation", None, None, *sizes, "no session has more than one query")
+        return View("reformulation", None, None, sizes[0], sizes[1], "no session has more than one query")
     table = [[again[side], sizes[side] - again[side]] for side in (0, 1)]
     shares = [again[side] / sizes[side] for side in (0, 1)]
     text = f"{shares[0]:.0%} of sessions asked again before, {shares[1]:.0%} now"
-    return View("reformulation", abs(shares[1] - shares[0]), float(fisher_exact(table).pvalue), *sizes, text)
+    return View(
+        "reformulation", abs(shares[1] - shares[0]), float(fisher_exact(table).pvalue), sizes[0], sizes[1], text
+    )
 
 
 def _sides(searches: pl.DataFrame, column: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -64,8 +69,12 @@ def _sides(searches: pl.DataFrame, column: str) -> tuple[NDArray[np.float64], ND
 def _compare(name: str, before: NDArray[np.float64], after: NDArray[np.float64], minimum: int, text: str) -> View:
     sizes = (len(before), len(after))
     if min(sizes) < minimum:
-        return View(name, None, None, *sizes, f"too few searches to compare ({sizes[0]} before, {sizes[1]} now)")
+        return View(
+            name, None, None, sizes[0], sizes[1], f"too few searches to compare ({sizes[0]} before, {sizes[1]} now)"
+        )
     if np.ptp(np.concatenate([before, after])) == 0:
-        return View(name, 0.0, 1.0, *sizes, text)
+        return View(name, 0.0, 1.0, sizes[0], sizes[1], text)
     test = mannwhitneyu(after, before, method="asymptotic")
-    return View(name, float(abs(2 * test.statistic / (sizes[0] * sizes[1]) - 1)), float(test.pvalue), *sizes, text)
+    return View(
+        name, float(abs(2 * test.statistic / (sizes[0] * sizes[1]) - 1)), float(test.pvalue), sizes[0], sizes[1], text
+    )

@@ -14,13 +14,17 @@ EXAMPLES = 4
 
 
 def query_clusters(
-    reference: list[str], current: list[str], vectors: dict[str, NDArray[np.float32]], settings: ShiftSettings, seed: int
+    reference: list[str],
+    current: list[str],
+    vectors: dict[str, NDArray[np.float32]],
+    settings: ShiftSettings,
+    seed: int,
 ) -> tuple[tuple[Cluster, ...], NDArray[np.float32]]:
     """Group the searches of both windows by k-means; returns clusters and centroids (clusters, d).
 
     The grouping does not see which window a search is from, so that under equal distributions Fisher's exact test of a
-    cluster's share holds; p-values are adjusted over clusters (Benjamini and Hochberg), and a cluster has grown when its
-    share is also `settings.growth` times what it was (ours).
+    cluster's share holds; p-values are adjusted over clusters (Benjamini and Hochberg). A cluster has grown when that
+    is significant and its share is `settings.growth` times what it was or more (ours).
     """
     from sklearn.cluster import KMeans
 

@@ -48,12 +48,13 @@ def detect(
         current = current.select("query").unique()
         reference = reference.select("query").unique()
     before, after = draw(reference, settings.sample, seed), draw(current, settings.sample, seed)
+    few = "has {} distinct queries; {} are needed."
     if after.distinct < settings.minimum:
-        return ShiftReport("unknown", note=f"The current window has {after.distinct} distinct queries; {settings.minimum} are needed.")  # fmt: skip
+        return ShiftReport("unknown", note="The current window " + few.format(after.distinct, settings.minimum))
     if before.distinct < settings.minimum:
         vectors = _vectors(embed, _queries(after))
         clusters, centroids = query_clusters([], _queries(after), vectors, settings, seed)
-        note = "There is no reference window." if not before.size else f"The reference has {before.distinct} distinct queries; {settings.minimum} are needed."  # fmt: skip
+        note = "The reference " + few.format(before.distinct, settings.minimum)
         return ShiftReport("unknown", clusters=clusters, note=note, centroids=centroids)
     size = min(before.size, after.size)
     before, after = before.head(size), after.head(size)
@@ -75,7 +76,9 @@ def correct(views: Sequence[View], level: float) -> list[View]:
     """Mark the views that are significant at false discovery rate `level` (Benjamini and Hochberg, 1995)."""
     tested = [view.p_value for view in views if view.p_value is not None]
     adjusted = iter(false_discovery_control(tested, method="bh")) if tested else iter(())
-    return [view if view.p_value is None else replace(view, significant=bool(next(adjusted) <= level)) for view in views]
+    return [
+        view if view.p_value is None else replace(view, significant=bool(next(adjusted) <= level)) for view in views
+    ]
 
 
 def verdict(views: Sequence[View], settings: ShiftSettings) -> Verdict:

@@ -46,7 +46,7 @@ def draw(window: pl.LazyFrame, size: int, seed: int) -> Sample:
         visits.with_columns(lot=pl.struct("session", "query").hash(seed))
         .group_by("session")
         .agg(pl.col("query").sort_by("lot", "query").first(), queries=pl.len())
-        .with_columns(lot=pl.col("session").hash(seed, seed + 1, seed + 2, seed + 3))
+        .with_columns(lot=pl.col("session").hash(seed))
         .bottom_k(size, by=["lot", "session"])
     )
     distinct = visits.select(pl.col("query").n_unique())

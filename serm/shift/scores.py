@@ -14,9 +14,7 @@ from serm.shift.sample import Sample
 Judge = Callable[[pl.DataFrame], tuple[NDArray[np.float64], NDArray[np.float64]]]
 
 
-def score_views(
-    reference: Sample, current: Sample, judge: Judge | None, scored: int, minimum: int
-) -> list[View]:
+def score_views(reference: Sample, current: Sample, judge: Judge | None, scored: int, minimum: int) -> list[View]:
     """Compare f and its entropy on the top result of `scored` searches a window, or the logged f where no judge is.
 
     One result a search keeps observations independent. The test is Kolmogorov and Smirnov's, and effect its distance.

@@ -23,7 +23,12 @@ def words_view(reference: list[str], current: list[str]) -> View:
     p_value = float(fisher_exact(table, alternative="greater").pvalue)
     share_before, share_after = old / len(before), new / len(after)
     text = f"{share_after:.0%} of searches hold a new word, {share_before:.0%} would be usual"
-    words = after.explode(empty_as_null=False).alias("word").value_counts(sort=False).sort("count", "word", descending=[True, False])
+    words = (
+        after.explode(empty_as_null=False)
+        .alias("word")
+        .value_counts(sort=False)
+        .sort("count", "word", descending=[True, False])
+    )
     if share_after > share_before and words.height:
         text += f"; most often {', '.join(words['word'].head(SHOWN_WORDS))}"
     return View("words", max(0.0, share_after - share_before), p_value, len(reference), len(current), text)

@@ -1,0 +1,132 @@
+"""The verb: mine a round from the workspace's newest impressions."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+import polars as pl
+
+from serm import registry
+from serm.mining.window import RANDOM, mine_window
+from serm.records import AGENTS
+from serm.workspace import Workspace, WorkspaceError
+
+
+@dataclass(frozen=True)
+class MineSummary:
+    """What a round of mining did."""
+
+    round: int
+    mined: int
+    candidates: int | None  # null when the round had been mined before
+    verdict: str | None
+    by_agent: dict[str, int]
+    shift: str  # in words
+    already: bool = False  # the round was there; nothing was changed
+    report: dict[str, Any] = field(default_factory=dict)  # the shift report as data
+
+
+def mine(
+    workspace: Workspace, round: int | None = None, budget: int | None = None, agents: Sequence[str] = AGENTS
+) -> MineSummary:
+    """Mine a round into the table `mined`, in one commit; a round that was mined before is returned unchanged.
+
+    The window is the last `window.days` of impressions, compared with the `window.reference_days` before it; where
+    there are none, with the queries of the human train split. Pairs of other rounds and pairs that people judged are
+    left out. Without `round` it is the last round if some of its pairs wait for annotation, else the next one.
+
+    Raises:
+        WorkspaceError: there are no impressions, no documents, no champion, or no pairs left to mine.
+        ValueError: an agent is unknown, or round or budget is below 1.
+    """
+    if round is not None and round < 1:
+        raise ValueError(f"round {round}: rounds are numbered from 1")
+    number = next_round(workspace) if round is None else round
+    present = workspace.scan("mined").filter(round=number).collect()
+    if not present.is_empty():
+        return _summary_of(present, number)
+    config = workspace.config
+    with workspace.run("mine", number, budget=budget, agents=list(agents)) as run:
+        reference, current = windows(workspace)
+        logged = config.mining.scores == "logged" or tuple(agents) == RANDOM
+        mined = mine_window(
+            reference,
+            current,
+            workspace.scan("documents").select("doc_id", "title", "text"),
+            None if logged else _champion(workspace),
+            _embed(workspace),
+            settled(workspace, number),
+            config,
+            config.mining.budget if budget is None else budget,
+            config.seed + number,
+            agents,
+        )
+        if mined.pairs.is_empty():
+            raise WorkspaceError(
+                f"round {number}: none of {mined.candidates} candidate pairs is worth mining; lengthen window.days, or "
+                "lower the thresholds under mining"
+            )
+        workspace.append("mined", mined.pairs.with_columns(round=pl.lit(number, pl.Int32)))
+        summary = MineSummary(
+            number, mined.pairs.height, mined.candidates, mined.shift.verdict, mined.by_agent,
+            mined.shift.describe(), report=mined.shift.to_dict(),
+        )  # fmt: skip
+        run.result = asdict(summary)
+    return summary
+
+
+def next_round(workspace: Workspace) -> int:
+    """The last mined round if some of its pairs wait for annotation, else the one after it; 1 at first."""
+    mined = workspace.scan("mined").select("round", "query", "doc_id")
+    last = mined.select(pl.col("round").max()).collect().item()
+    if last is None:
+        return 1
+    key = ["round", "query", "doc_id"]
+    waiting = mined.filter(round=last).join(workspace.scan("annotations").select(key), on=key, how="anti")
+    return int(last) + int(waiting.collect().is_empty())
+
+
+def windows(workspace: Workspace) -> tuple[pl.LazyFrame, pl.LazyFrame]:
+    """The reference and the current window of impressions, lazily.
+
+    Raises:
+        WorkspaceError: there are no impressions.
+    """
+    impressions, settings = workspace.scan("impressions"), workspace.config.window
+    newest = impressions.select(pl.col("ts").max()).collect().item()
+    if newest is None:
+        raise WorkspaceError("no impressions to mine; add a log with: serm ingest, or make one with: serm simulate")
+    start = newest - timedelta(days=settings.days)
+    earliest = start - timedelta(days=settings.reference_days)
+    reference = impressions.filter((pl.col("ts") > earliest) & (pl.col("ts") <= start))
+    if reference.head(1).collect().is_empty():
+        reference = workspace.scan("judgments").filter(split="train").select("query").unique()
+    return reference, impressions.filter(pl.col("ts") > start)
+
+
+def settled(workspace: Workspace, round: int) -> pl.LazyFrame:
+    """Pairs [query, doc_id] that were mined in another round or judged by people."""
+    key = ["query", "doc_id"]
+    mined = workspace.scan("mined").filter(pl.col("round") != round).select(key)
+    return pl.concat([mined, workspace.scan("judgments").select(key)]).unique()
+
+
+def _champion(workspace: Workspace) -> Any:
+    from serm.relevance import load
+
+    folder = registry.folder(workspace, registry.champion(workspace))
+    return load(folder, workspace.config.relevance, workspace.config.labels.scale)
+
+
+def _embed(workspace: Workspace) -> Any:
+    from serm.relevance.embedding import embed
+
+    return partial(embed, settings=workspace.config.relevance)
+
+
+def _summary_of(present: pl.DataFrame, round: int) -> MineSummary:
+    counts = present["agents"].explode(empty_as_null=False).value_counts(sort=False)
+    by_agent = dict(sorted(counts.iter_rows()))
+    return MineSummary(round, present.height, None, None, by_agent, "Mined before; nothing changed.", already=True)
