@@ -1,12 +1,13 @@
 """Settings: one class per room, read from YAML, the environment (SERM_ROOM__KEY) and --set room.key=value."""
 
+import os
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 
 class Room(BaseModel):
@@ -46,10 +47,17 @@ class IngestSettings(Room):
     max_position: int = Field(1_000, ge=1, description="Positions beyond this are impossible.")
     max_dwell: float = Field(86_400.0, gt=0, description="Seconds; longer dwell times are impossible.")
     columns: dict[str, str] = Field({}, description="Our field -> their column, for files with other names.")
+    max_future_days: float = Field(366.0, ge=0, description="Timestamps further ahead of the clock are impossible.")
     timestamp_format: str | None = Field(None, description="strptime format for text timestamps; ISO 8601 otherwise.")
     text_fields: list[str] = Field([], description="Document fields joined into its text; empty = every text column.")
     dev_share: float = Field(0.1, ge=0, lt=1, description="Share of judged queries kept for early stopping.")
     anchor_share: float = Field(0.2, ge=0, lt=1, description="Share of judged queries kept as the gate's anchor set.")
+
+    @model_validator(mode="after")
+    def _some_train(self) -> "IngestSettings":
+        if self.dev_share + self.anchor_share >= 1:
+            raise ValueError("dev_share and anchor_share together leave no judged query to train on")
+        return self
 
 
 class RelevanceSettings(Room):
@@ -267,6 +275,37 @@ class SimulateLLMSettings(Room):
     hang_seconds: float = Field(120.0, ge=0)
 
 
+STRATEGIES = (
+    "static", "self_training", "random", "feedback", "click", "disagreement", "uncertainty", "serm", "oracle",
+)  # fmt: skip
+
+
+class BacktestSettings(Room):
+    """The offline experiment: how a judged collection is cut, and what is compared."""
+
+    strategies: list[str] = Field(list(STRATEGIES), description="Which strategies to run.")
+    seeds: list[int] = Field([0, 1, 2], min_length=1)
+    rounds: int = Field(3, ge=1)
+    arrival: str = Field("year", description="Document attribute (a number) by which queries arrive.")
+    arrival_from: float = Field(2012, description="Queries up to this value are old, later ones new.")
+    start_queries: int = Field(500, ge=1, description="Old queries whose human grades train the starting model.")
+    dev_queries: int = Field(100, ge=1, description="Old queries for early stopping.")
+    old_queries: int = Field(400, ge=2, description="Old queries held out for evaluation.")
+    fresh_queries: int = Field(400, ge=2, description="New queries held out for evaluation.")
+    stream_queries: int = Field(800, ge=1, description="New queries in each round's traffic.")
+    sessions: int = Field(4_000, ge=1, description="Sessions in each round's traffic.")
+    split_seed: int = Field(0, description="Draws the held-out queries, the same for every seed.")
+    every_round: bool = Field(True, description="Measure fresh queries after every round, not only the last.")
+
+    @field_validator("strategies")
+    @classmethod
+    def _known(cls, strategies: list[str]) -> list[str]:
+        unknown = [name for name in strategies if name not in STRATEGIES]
+        if unknown:
+            raise ValueError(f"no strategy {unknown[0]!r}; known are {', '.join(STRATEGIES)}")
+        return strategies
+
+
 class Config(BaseSettings):
     """Everything that a workspace can be told."""
 
@@ -284,6 +323,7 @@ class Config(BaseSettings):
     update: UpdateSettings = UpdateSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     simulate: SimulateSettings = SimulateSettings()
+    backtest: BacktestSettings = BacktestSettings()
     simulate_llm: SimulateLLMSettings = SimulateLLMSettings()
 
     @classmethod
@@ -304,44 +344,85 @@ class _Explicit(Config):
 
     @classmethod
     def settings_customise_sources(
-        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **_: Any
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Only what is given."""
         return (init_settings,)
 
 
 def load(text: str = "", overrides: list[str] | None = None, source: str = "config.yaml") -> Config:
-    """Read settings from YAML text, then the environment, then `room.key=value` overrides.
+    """Read settings from YAML text, then the environment, then `room.key=value` overrides; the later wins.
+
+    Each source is checked on its own, so that a message blames the one at fault.
 
     Raises:
         ValueError: the YAML does not parse, or a key or value is wrong; the message names source and field.
     """
-    try:
-        values = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise ValueError(f"{source}: not YAML: {error}") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{source}: expected rooms such as 'mining:', found {type(values).__name__}")
-    try:
-        config = Config(**values)
-        if not overrides:
-            return config
-        merged = config.model_dump()
-        for override in overrides:
-            _set(merged, override)
-        return _Explicit(**merged)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ValueError(f"{source}: {where}: {first['msg']} (got {str(first['input'])[:80]!r})") from error
+    values = _parse(text, source)
+    _validate(_Explicit, values, source)
+    _demand_known_rooms()
+    config = _validate(Config, values, "environment")
+    if not overrides:
+        return config
+    merged = config.model_dump()
+    for override in overrides:
+        _set(merged, override)
+    return _validate(_Explicit, merged, "--set")
 
 
 def load_file(path: Path | str, overrides: list[str] | None = None) -> Config:
     """Read settings from a YAML file; see `load`."""
     path = Path(path)
-    if not path.exists():
+    if not path.is_file():
         raise ValueError(f"{path}: no such configuration file")
-    return load(path.read_text(encoding="utf-8"), overrides, str(path))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 text ({error}); save it as UTF-8") from error
+    return load(text, overrides, str(path))
+
+
+def _parse(text: str, source: str) -> dict[str, Any]:
+    """Rooms and their values; a room whose every line is commented out is absent, not null."""
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{source}: not YAML: {error}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ValueError(f"{source}: expected rooms such as 'mining:', found {type(values).__name__}")
+    for key in values:
+        if key not in Config.model_fields:
+            raise ValueError(f"{source}: no such setting {key!r}; known are {', '.join(Config.model_fields)}")
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _validate(settings: type[Config], values: dict[str, Any], source: str) -> Config:
+    try:
+        return settings(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        if source == "environment":
+            source = "SERM_" + "__".join(str(part) for part in first["loc"]).upper()
+        what = "no such setting" if first["type"] == "extra_forbidden" else first["msg"]
+        raise ValueError(f"{source}: {where}: {what} (got {str(first['input'])[:80]!r})") from error
+    except SettingsError as error:
+        raise ValueError(f"environment: {error}; lists and rooms are given as JSON") from error
+
+
+def _demand_known_rooms() -> None:
+    """A SERM_ROOM__KEY whose room is misspelt is an error: it would otherwise pass unseen."""
+    for name in os.environ:
+        room, nested, _ = name.upper().removeprefix("SERM_").lower().partition("__")
+        if name.upper().startswith("SERM_") and nested and room not in Config.model_fields:
+            raise ValueError(f"{name}: no such room {room!r}; known are {', '.join(Config.model_fields)}")
 
 
 def _set(values: dict[str, Any], override: str) -> None:
@@ -353,4 +434,7 @@ def _set(values: dict[str, Any], override: str) -> None:
         if not isinstance(values.get(room), dict):
             raise ValueError(f"--set {override}: no such room {room!r}; known are {', '.join(Config.model_fields)}")
         values = values[room]
-    values[last] = yaml.safe_load(text)
+    try:
+        values[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"--set {override}: the value is not YAML: {error}") from error

@@ -1,0 +1,115 @@
+"""Where a round's labels come from, strategy by strategy, at equal label budgets.
+
+static         no labels at all
+self_training  random pairs, labelled by the model itself
+random         random pairs, labelled by the annotators
+feedback, click, disagreement, uncertainty
+               what that agent alone mines, labelled by the annotators
+serm           what all agents mine together, labelled by the annotators
+oracle         the same pairs as serm, labelled by people
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from serm.annotation.annotate import annotate_pairs
+from serm.annotation.stand_in import StandInLLM
+from serm.config import Config
+from serm.evolution.scenario import Scenario
+from serm.mining.mine import mine_window
+from serm.records import AGENTS
+from serm.relevance.model import RelevanceModel
+from serm.simulate.standin import StandIn
+
+PAIR = ["query", "doc_id"]
+CONTROL_PAIRS = 2_000  # random candidates by which a round's base rate of wrong pairs is measured
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A round's labelled pairs [query, doc_id, text, label], and what is known of them."""
+
+    mined: pl.DataFrame  # query, doc_id: all that the budget was spent on
+    pairs: pl.DataFrame
+    facts: dict[str, Any]
+
+
+class Lab:
+    """What every strategy shares: the truth, the annotators, and the documents."""
+
+    def __init__(
+        self, scenario: Scenario, judgments: pl.DataFrame, documents: pl.DataFrame, config: Config, embedder: Callable[[list[str]], Any]
+    ) -> None:
+        """Bind the stand-in annotators to the human grades that they err about."""
+        self.config = config
+        self.documents = documents
+        self.texts = documents.select("doc_id", "text")
+        self.embed = embedder
+        self.truth = pl.concat([era.select(*PAIR, truth="grade") for era in scenario.eras])
+        stand_in = StandIn(judgments, config.labels.scale, config.simulate_llm, config.seed)
+        self.llms = {a.name: StandInLLM(stand_in, a.model, config.seed) for a in config.annotation.annotators}
+
+
+def gather_labels(
+    strategy: str, lab: Lab, model: RelevanceModel, reference: pl.DataFrame, current: pl.DataFrame,
+    gathered: list[Labelled], round: int,
+) -> Labelled:  # fmt: skip
+    """Spend the round's label budget by `strategy`."""
+    config = lab.config
+    seed = config.seed * 1_009 + round
+    agents = {"serm": list(AGENTS), "oracle": list(AGENTS), "random": ["random"], "self_training": ["random"]}
+    exclude = pl.concat([batch.mined for batch in gathered]) if gathered else pl.DataFrame(schema=dict.fromkeys(PAIR, pl.String))
+    mined = mine_window(
+        reference, current, lab.documents, model, lab.embed, exclude, config, config.mining.budget, seed,
+        agents.get(strategy, [strategy]),
+    )  # fmt: skip
+    chosen = mined.pairs.select(*PAIR, "agents", "score").join(lab.texts, on="doc_id")
+    facts: dict[str, Any] = {
+        "mined": chosen.height, "candidates": mined.candidates, "shift": mined.shift.verdict,
+        "precision": wrong_share(chosen, lab.truth, config), **control(lab, model, current, exclude, seed),
+    }  # fmt: skip
+    if strategy == "self_training":
+        probabilities = model.probabilities(chosen["query"].to_list(), chosen["text"].to_list())
+        own = np.asarray(config.labels.scale)[probabilities.argmax(axis=1)]
+        labelled = chosen.select(*PAIR, "text").with_columns(pl.Series("label", own, pl.Int32))
+    elif strategy == "oracle":
+        labelled = chosen.join(lab.truth, on=PAIR).select(*PAIR, "text", label=pl.col("truth").cast(pl.Int32))
+    else:
+        annotated = annotate_pairs(
+            chosen.select(PAIR), lab.documents, lab.llms, config.annotation, config.labels
+        )
+        kept = annotated.filter(pl.col("status") == "kept").select(*PAIR, "label")
+        labelled = kept.join(lab.texts, on="doc_id").select(*PAIR, "text", "label").sort(PAIR)
+        facts["calls"] = int(annotated["calls"].sum())
+        facts["tokens"] = int((annotated["prompt_tokens"] + annotated["completion_tokens"]).sum())
+    right = labelled.join(lab.truth, on=PAIR).select((pl.col("label") == pl.col("truth")).mean()).item()
+    facts |= {"kept": labelled.height, "label_accuracy": right, "positive": _positive(chosen, lab, config)}
+    return Labelled(chosen.select(PAIR), labelled, facts)
+
+
+def wrong_share(scored: pl.DataFrame, truth: pl.DataFrame, config: Config) -> float:
+    """The share of pairs [query, doc_id, score] whose nearest grade to f is not the human one."""
+    grades = np.asarray(config.labels.scale, dtype=float)
+    joined = scored.select(*PAIR, "score").join(truth, on=PAIR)
+    nearest = grades[np.abs(joined["score"].to_numpy()[:, None] - grades[None, :]).argmin(axis=1)]
+    return float((nearest != joined["truth"].to_numpy()).mean()) if joined.height else float("nan")
+
+
+def control(lab: Lab, model: RelevanceModel, current: pl.DataFrame, exclude: pl.DataFrame, seed: int) -> dict[str, float]:
+    """How often the current model is wrong on random pairs of the same window: what mining must beat."""
+    pairs = current.select(PAIR).unique().join(exclude, on=PAIR, how="anti").sort(PAIR)
+    sample = pairs.sample(min(CONTROL_PAIRS, pairs.height), seed=seed).join(lab.texts, on="doc_id")
+    probabilities = model.probabilities(sample["query"].to_list(), sample["text"].to_list())
+    scores = probabilities @ np.asarray(lab.config.labels.scale, dtype=np.float32)
+    scored = sample.with_columns(pl.Series("score", scores, pl.Float64))
+    return {"random_precision": wrong_share(scored, lab.truth, lab.config)}
+
+
+def _positive(chosen: pl.DataFrame, lab: Lab, config: Config) -> float:
+    """The share of mined pairs that people call better than the lowest grade."""
+    grades = chosen.join(lab.truth, on=PAIR)["truth"]
+    return float((grades > config.labels.scale[0]).mean() or 0.0)  # type: ignore[arg-type]
