@@ -17,17 +17,21 @@ from datetime import UTC, datetime
 from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
+from urllib.request import url2pathname
 
 import fsspec
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, write_deltalake
-from deltalake.exceptions import CommitFailedError, TableNotFoundError
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from serm.config import Config, load
-from serm.records import TABLES
+from serm.records import TABLES, Table
 
 RECORDED_PACKAGES = ("serm", "torch", "transformers", "sentence-transformers", "polars", "deltalake", "langgraph")
 COMMIT_ATTEMPTS = 60
+UNADDRESSABLE = "%[]^|\\"  # Delta cannot address a local folder with these in its name
+ONCE = CommitProperties(max_commit_retries=0)  # v + 1 or nothing: a rebased commit would not have seen v + 1's rows
 
 
 class WorkspaceError(ValueError):
@@ -48,14 +52,16 @@ class Workspace:
 
     def __init__(self, root: str | Path, config: Config, storage_options: dict[str, str] | None = None) -> None:
         """Use `open` or `create`; this only binds the parts together."""
-        self.root = str(root).rstrip("/")
+        self.root = _absolute(str(root))
         self.config = config
         self.storage_options = storage_options or {}
 
     # --- life ---------------------------------------------------------------------------------------------------
 
     @classmethod
-    def create(cls, root: str | Path, config_text: str = "", storage_options: dict[str, str] | None = None) -> "Workspace":
+    def create(
+        cls, root: str | Path, config_text: str = "", storage_options: dict[str, str] | None = None
+    ) -> "Workspace":
         """Make a new workspace with this configuration; a second call with the same text does no harm.
 
         Raises:
@@ -67,6 +73,8 @@ class Workspace:
             raise WorkspaceError(f"{root}: already a workspace; edit its config.yaml, or choose another folder")
         if existing is None:
             workspace.write_text("config.yaml", config_text)
+            if workspace._read_config() != config_text:
+                raise WorkspaceError(f"{root}: another process made a workspace with other settings here just now")
         return workspace
 
     @classmethod
@@ -78,7 +86,7 @@ class Workspace:
         Raises:
             WorkspaceError: there is none at `root`.
         """
-        text = cls(root, Config(), storage_options)._read_config()
+        text = cls(root, Config.model_construct(), storage_options)._read_config()
         if text is None:
             raise WorkspaceError(f"{root}: no workspace here; make one with: serm init {root}")
         return cls(root, load(text, overrides, f"{root}/config.yaml"), storage_options)
@@ -94,8 +102,10 @@ class Workspace:
         return "://" not in self.root
 
     def filesystem(self) -> fsspec.AbstractFileSystem:
-        """The file system that `root` is on."""
-        return fsspec.core.url_to_fs(self.root, **self.storage_options)[0]
+        """The file system that `root` is on, with no memory of earlier listings: other processes write there too."""
+        filesystem = fsspec.core.url_to_fs(self.root, **self.storage_options)[0]
+        filesystem.invalidate_cache()
+        return filesystem
 
     def url(self, *parts: str) -> str:
         """The address of something inside the workspace."""
@@ -159,13 +169,20 @@ class Workspace:
         return {name: package_version(name) for name in RECORDED_PACKAGES}
 
     def scan(self, table: str, version: int | None = None) -> pl.LazyFrame:
-        """A lazy frame over a table, now or as it was at `version`."""
+        """A lazy frame over a table, now or as it was at `version` (-1: before its first row).
+
+        Raises:
+            WorkspaceError: the table has no such version.
+        """
         delta = self._delta(table)
-        if delta is None:
-            return TABLES[table].empty().lazy()
-        if version is not None:
+        if version is not None and version >= 0:
+            newest = -1 if delta is None else delta.version()
+            if delta is None or version > newest:
+                raise WorkspaceError(f"{table}: there is no version {version}; the newest is {newest}")
             delta.load_as_version(version)
-        return pl.scan_delta(delta)
+        if delta is None or (version is not None and version < 0):
+            return TABLES[table].empty().lazy()
+        return _lazy(delta, TABLES[table])
 
     def read(self, table: str, version: int | None = None) -> pl.DataFrame:
         """A table in memory."""
@@ -185,51 +202,48 @@ class Workspace:
 
     def _write(self, table: str, frame: pl.DataFrame, replace: bool) -> int:
         spec = TABLES[table]
-        key = list(spec.key)
-        rows = spec.conform(frame).unique(key, keep="last" if replace else "first", maintain_order=True)
+        rows = spec.conform(frame).unique(list(spec.key), keep="last" if replace else "first", maintain_order=True)
         if rows.is_empty():
             return 0
-        once = CommitProperties(max_commit_retries=0)
         for attempt in range(COMMIT_ATTEMPTS):
-            delta = self._delta(table)
             try:
+                delta = self._delta(table)
                 if delta is None:
-                    target: Any = self.url("tables", table)
-                    write_deltalake(target, rows.to_arrow(), mode="error", storage_options=self.storage_options)
-                    return rows.height
-                present = self._overlapping(delta, rows, key)
-                if replace:
-                    return self._replace(delta, rows, key, present, once)
-                fresh = rows.join(present.select(key), on=key, how="anti", nulls_equal=True, maintain_order="left")
-                if not fresh.is_empty():
-                    write_deltalake(delta, fresh.to_arrow(), mode="append", commit_properties=once)
-                return fresh.height
-            except (CommitFailedError, FileExistsError) as error:
-                if attempt == COMMIT_ATTEMPTS - 1:
-                    raise WorkspaceError(f"{table}: other writers kept winning; try again") from error
-            except Exception as error:
-                # Two processes creating the same table: the loser is told so in words, not by type.
-                if "already exists" not in str(error):
+                    # Created empty: of two creators one loses, and neither has written rows that count twice.
+                    delta = DeltaTable.create(
+                        self.url("tables", table), rows.to_arrow().schema, storage_options=self.storage_options
+                    )
+                return self._replace(delta, rows, spec) if replace else self._append(delta, rows, spec)
+            except DeltaError as error:
+                if not isinstance(error, CommitFailedError) and "already exists" not in str(error):
                     raise
+                if attempt == COMMIT_ATTEMPTS - 1:
+                    raise WorkspaceError(f"{table}: could not commit, other writers kept winning; try again") from error
             time.sleep(random.uniform(0.01, 0.05) * (attempt + 1))
         raise AssertionError("unreachable")
 
     @staticmethod
-    def _overlapping(delta: DeltaTable, rows: pl.DataFrame, key: list[str]) -> pl.DataFrame:
-        """The rows already there that could share a key with `rows`: same range of the first key column."""
-        first = key[0]
-        low, high = rows[first].min(), rows[first].max()
-        return pl.scan_delta(delta).filter(pl.col(first).is_between(pl.lit(low), pl.lit(high))).collect()
+    def _append(delta: DeltaTable, rows: pl.DataFrame, spec: Table) -> int:
+        key = list(spec.key)
+        present = _sharing_a_key(delta, rows, spec).select(key).collect(engine="streaming")
+        fresh = rows.join(present, on=key, how="anti", nulls_equal=True, maintain_order="left")
+        if not fresh.is_empty():
+            write_deltalake(delta, fresh.to_arrow(), mode="append", commit_properties=ONCE)
+        return fresh.height
 
     @staticmethod
-    def _replace(
-        delta: DeltaTable, rows: pl.DataFrame, key: list[str], present: pl.DataFrame, once: CommitProperties
-    ) -> int:
+    def _replace(delta: DeltaTable, rows: pl.DataFrame, spec: Table) -> int:
+        present = _sharing_a_key(delta, rows, spec).collect(engine="streaming")
         changed = rows.join(present, on=rows.columns, how="anti", nulls_equal=True)
         if changed.is_empty():
             return 0
-        same = " AND ".join(f"old.{column} = new.{column}" for column in key)
-        merge = delta.merge(changed.to_arrow(), same, source_alias="new", target_alias="old", commit_properties=once)
+        same = " AND ".join(
+            f"old.{name} = new.{name}"
+            if name in spec.required
+            else f"(old.{name} = new.{name} OR (old.{name} IS NULL AND new.{name} IS NULL))"
+            for name in spec.key
+        )
+        merge = delta.merge(changed.to_arrow(), same, source_alias="new", target_alias="old", commit_properties=ONCE)
         merge.when_matched_update_all().when_not_matched_insert_all().execute()
         return changed.height
 
@@ -262,3 +276,40 @@ class Workspace:
             "run_id": run.run_id, "verb": run.verb, "round": round, "status": status,
             "ts": datetime.now(UTC), "seed": self.config.seed,
         }  # fmt: skip
+
+
+def _absolute(root: str) -> str:
+    """A folder as an absolute path, whatever the working folder becomes later; any other URL as it is."""
+    if root.startswith("file://"):
+        root = url2pathname(urlsplit(root).path)
+    if "://" in root:
+        return root.rstrip("/")
+    path = str(Path(root).expanduser().absolute())
+    if wrong := [letter for letter in path if letter in UNADDRESSABLE]:
+        raise WorkspaceError(f"{path}: a workspace's path may not contain {wrong[0]!r}; choose another folder")
+    return path
+
+
+def _lazy(delta: DeltaTable, spec: Table) -> pl.LazyFrame:
+    """A lazy frame over an open table.
+
+    Polars takes a local table's address, in which a space or an umlaut is escaped, for the folder's name; such a table
+    is read as the Parquet files that it consists of.
+    """
+    if not (delta.table_uri.startswith("file://") and "%" in delta.table_uri):
+        return pl.scan_delta(delta)
+    paths = [unquote(uri.removeprefix("file://")) for uri in delta.file_uris()]
+    if not paths:
+        return spec.empty().lazy()
+    return pl.scan_parquet(paths, schema=spec.schema, missing_columns="insert", glob=False)
+
+
+def _sharing_a_key(delta: DeltaTable, rows: pl.DataFrame, spec: Table) -> pl.LazyFrame:
+    """The rows already there whose key is among those of `rows`.
+
+    The range of the first key column comes first: whole files outside it are never opened (their statistics say so).
+    """
+    key, first = list(spec.key), spec.key[0]
+    low, high = rows[first].min(), rows[first].max()
+    within = _lazy(delta, spec).filter(pl.col(first).is_between(pl.lit(low), pl.lit(high)))
+    return within.join(rows.lazy().select(key), on=key, how="semi", nulls_equal=True)
