@@ -274,6 +274,12 @@ class SimulateLLMSettings(Room):
     retry_after: float = Field(1.0, ge=0, description="Seconds in the Retry-After header of a 429.")
     hang_seconds: float = Field(120.0, ge=0)
 
+    @model_validator(mode="after")
+    def _faults_fit(self) -> Self:
+        if max(self.rate_limited + self.server_error + self.hang, self.truncated + self.malformed) > 1:
+            raise ValueError("rates of faults add up to more than 1; lower some")
+        return self
+
 
 STRATEGIES = (
     "static", "self_training", "random", "feedback", "click", "disagreement", "uncertainty", "serm", "oracle",
