@@ -15,7 +15,7 @@ import polars as pl
 
 from serm import registry
 from serm.config import EvaluationSettings
-from serm.evaluation.gate import Verdict, decide
+from serm.evaluation.verdict import Verdict, decide
 from serm.evaluation.metrics import PerQuery, parse_measures, per_query
 from serm.evaluation.paired import Interval, mean_interval
 from serm.evaluation.scoring import human, score_judged, with_texts

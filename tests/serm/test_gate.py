@@ -11,8 +11,7 @@ import pytest
 
 from serm import registry
 from serm.config import EvaluationSettings
-from serm.evaluation import Verdict, decide
-from serm.evaluation.verbs import evaluate, gate
+from serm.evaluation import Verdict, decide, evaluate, gate
 from serm.workspace import Workspace, WorkspaceError
 
 SETTINGS = EvaluationSettings(resamples=400)
