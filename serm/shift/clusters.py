@@ -1,5 +1,6 @@
 """Clusters of alike queries, and which of them grew."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.stats import false_discovery_control, hypergeom
 
 from serm.config import ShiftSettings
-from serm.shift.report import Cluster
+from serm.shift.report import Cluster, View
 
 EXAMPLES = 4
 
@@ -31,7 +32,7 @@ def query_clusters(
     frame = pl.DataFrame({"query": reference + current, "now": [False] * len(reference) + [True] * len(current)})
     counts = frame.group_by("query").agg(now=pl.col("now").sum(), before=pl.col("now").not_().sum()).sort("query")
     points = np.stack([vectors[query] for query in counts["query"]])
-    number = min(settings.clusters, counts.height)
+    number = min(settings.clusters, len(np.unique(points, axis=0)))
     weights = (counts["now"] + counts["before"]).to_numpy()
     means = KMeans(number, n_init=4, random_state=seed % 2**32).fit(points, sample_weight=weights)
     counts = counts.with_columns(cluster=pl.Series(means.labels_, dtype=pl.Int32))
@@ -46,8 +47,8 @@ def query_clusters(
     p_values = _growth_test(now, before) if reference else np.full(number, np.nan)
     clusters = []
     for i in range(number):
-        share_now = now[i] / len(current)
-        share_before = before[i] / len(reference) if reference else None
+        share_now = float(now[i] / len(current))
+        share_before = float(before[i] / len(reference)) if reference else None
         grown = bool(
             share_before is not None
             and p_values[i] <= settings.false_discovery_rate
@@ -56,6 +57,18 @@ def query_clusters(
         p_value = None if np.isnan(p_values[i]) else float(p_values[i])
         clusters.append(Cluster(i, share_before, share_now, p_value, grown, examples.get(i, ())))
     return tuple(clusters), means.cluster_centers_.astype(np.float32)
+
+
+def cluster_view(clusters: Sequence[Cluster], reference: int, current: int) -> View:
+    """The clusters as one view: effect is the share of searches that grown clusters won.
+
+    Its p-value is the smallest adjusted one, which is Simes' test that no cluster grew (Simes, 1986).
+    """
+    grown = [cluster for cluster in clusters if cluster.grown]
+    won = sum(cluster.share_current - (cluster.share_reference or 0.0) for cluster in grown)
+    p_value = min(cluster.p_value for cluster in clusters if cluster.p_value is not None)
+    text = f"{len(grown)} of {len(clusters)} query clusters grew, by {won:.0%} of searches"
+    return View("clusters", won, p_value, reference, current, text)
 
 
 def _growth_test(now: NDArray[np.int64], before: NDArray[np.int64]) -> NDArray[np.float64]:

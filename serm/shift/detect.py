@@ -10,7 +10,7 @@ from scipy.stats import false_discovery_control
 
 from serm.config import ShiftSettings
 from serm.shift.behaviour import behaviour_views
-from serm.shift.clusters import query_clusters
+from serm.shift.clusters import cluster_view, query_clusters
 from serm.shift.report import ShiftReport, Verdict, View
 from serm.shift.sample import Sample, draw
 from serm.shift.scores import Judge, score_views
@@ -28,10 +28,10 @@ def detect(
     judge: Judge | None = None,
     seed: int = 0,
 ) -> ShiftReport:
-    """Compare two windows of impressions in the views text, words, clicks, dwell, reformulation and score (ours).
+    """Compare two windows of impressions as to text, words, clusters, clicks, dwell, reformulation, score (ours).
 
-    A reference that has only the column `query` (judged queries, say) is compared in text and words alone, and with the
-    current window's distinct queries. Both samples have the same size, at most `settings.sample` searches, so that
+    A reference that has only the column `query` (judged queries, say) is compared as to text, words and clusters alone, with
+    the current window's distinct queries. Both samples have the same size, at most `settings.sample` searches, so that
     effects and p-values do not grow with a window. A view counts when it is significant after Benjamini and Hochberg's
     correction and its effect is at least `mild_effect`. Without a comparison the verdict is "unknown".
 
@@ -60,14 +60,15 @@ def detect(
     before, after = before.head(size), after.head(size)
     old, new = _queries(before), _queries(after)
     vectors = _vectors(embed, old + new)
+    clusters, centroids = query_clusters(old, new, vectors, settings, seed)
     views = [
         text_view(np.stack([vectors[query] for query in old]), np.stack([vectors[query] for query in new]), seed),
         words_view(old, new),
+        cluster_view(clusters, size, size),
     ]
     if not before.rows.is_empty() and not after.rows.is_empty():
         views += behaviour_views(before, after, settings.minimum)
         views += score_views(before, after, judge, settings.scored, settings.minimum)
-    clusters, centroids = query_clusters(old, new, vectors, settings, seed)
     views = correct(views, settings.false_discovery_rate)
     return ShiftReport(verdict(views, settings), tuple(views), clusters, centroids=centroids)
 
