@@ -15,10 +15,10 @@ import polars as pl
 
 from serm import registry
 from serm.config import EvaluationSettings
-from serm.evaluation.verdict import Verdict, decide
 from serm.evaluation.metrics import PerQuery, parse_measures, per_query
 from serm.evaluation.paired import Interval, mean_interval
 from serm.evaluation.scoring import human, score_judged, with_texts
+from serm.evaluation.verdict import Verdict, decide
 from serm.workspace import Workspace, WorkspaceError
 
 LEVEL = 0.95  # of the intervals in the metrics table
