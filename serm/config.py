@@ -275,7 +275,7 @@ class SimulateLLMSettings(Room):
     hang_seconds: float = Field(120.0, ge=0)
 
     @model_validator(mode="after")
-    def _faults_fit(self) -> Self:
+    def _faults_fit(self) -> "SimulateLLMSettings":
         if max(self.rate_limited + self.server_error + self.hang, self.truncated + self.malformed) > 1:
             raise ValueError("rates of faults add up to more than 1; lower some")
         return self

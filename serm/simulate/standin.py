@@ -12,7 +12,7 @@ seed, annotator, pair and path: the same question always gets the same answer.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import polars as pl
@@ -60,22 +60,26 @@ class StandIn:
         """
         pairs = list(zip(queries, doc_ids, strict=True))
         truth = np.fromiter((self._truth.get(pair, 0) for pair in pairs), dtype=np.int64, count=len(pairs))
-        identity = np.fromiter((_digest(query, doc_id) for query, doc_id in pairs), dtype=np.uint64, count=len(pairs))
+        identity = np.fromiter((digest(query, doc_id) for query, doc_id in pairs), dtype=np.uint64, count=len(pairs))
         rho, pi = self.settings.correlation, self.settings.path_share
-        shared = _normal(identity, _digest("shared", self.seed))
-        own = _normal(identity, _digest("own", self.seed, annotator))
+        shared = _normal(identity, digest("shared", self.seed))
+        own = _normal(identity, digest("own", self.seed, annotator))
         settled = np.sqrt(rho) * shared + np.sqrt(1 - rho) * own  # (n,)
         columns = np.empty((len(pairs), paths), dtype=np.int32)
         cumulative = np.cumsum(self.confusion, axis=1)[:, :-1][truth]  # (n, k - 1)
         for path in range(paths):
-            whim = _normal(identity, _digest("path", self.seed, annotator, seed, path))
-            chance = ndtr(np.sqrt(1 - pi) * settled + np.sqrt(pi) * whim)
-            columns[:, path] = np.asarray(self.scale)[(chance[:, None] > cumulative).sum(axis=1)]
+            whim = _normal(identity, digest("path", self.seed, annotator, seed, path))
+            level = ndtr(np.sqrt(1 - pi) * settled + np.sqrt(pi) * whim)
+            columns[:, path] = np.asarray(self.scale)[(level[:, None] > cumulative).sum(axis=1)]
         return columns
 
     def label(self, annotator: str, query: str, doc_id: str, path_seed: int = 0) -> int:
         """One label: the first path of `labels` under `path_seed`."""
         return int(self.labels(annotator, [query], [doc_id], 1, path_seed)[0, 0])
+
+    def pairs(self) -> Iterable[tuple[str, str]]:
+        """The judged pairs, (query, doc_id)."""
+        return self._truth.keys()
 
     def reasoning(self, query: str, text: str, label: int) -> str:
         """A short reason for a label, that names words which query and document share; for people and prompts."""
@@ -111,16 +115,22 @@ def true_grades(judgments: pl.DataFrame, scale: Sequence[int]) -> pl.DataFrame:
     return grouped.with_columns(grade=pl.Series(nearest, dtype=pl.Int32))
 
 
+def digest(*parts: object) -> int:
+    """A 64-bit hash of the parts, the same in every process."""
+    text = "\x00".join(map(str, parts))
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+
+
+def chance(*parts: object) -> float:
+    """A uniform draw from [0, 1) that depends on nothing but the parts."""
+    return (digest(*parts) >> 11) * 2.0**-53
+
+
 def _checked(rows: list[list[float]], size: int) -> NDArray[np.float64]:
     matrix = np.asarray(rows, dtype=float)
     if matrix.shape != (size, size) or (matrix < 0).any() or not np.allclose(matrix.sum(axis=1), 1, atol=1e-6):
         raise ValueError(f"simulate_llm.confusion: give {size} rows of {size} probabilities, each row summing to 1")
     return matrix
-
-
-def _digest(*parts: object) -> int:
-    text = "\x00".join(map(str, parts))
-    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
 
 
 def _normal(identity: NDArray[np.uint64], stream: int) -> NDArray[np.float64]:
