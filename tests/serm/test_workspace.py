@@ -1,5 +1,6 @@
 """The door to disk: idempotent commits, many writers at once, time travel, opening and creating."""
 
+import itertools
 import json
 import multiprocessing
 from datetime import UTC, datetime, timedelta
@@ -13,7 +14,9 @@ from deltalake import DeltaTable
 from serm.records import TABLES
 from serm.workspace import Workspace, WorkspaceError
 
-SPAWN = multiprocessing.get_context("spawn")
+# Writers are forked from a server that has imported, but never used, the libraries: quick to start, nothing inherited.
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["serm.registry"])
 
 
 def documents(ids: range, text: str = "text") -> pl.DataFrame:
@@ -167,7 +170,7 @@ def upsert_counters(root: str, worker: int, batches: int) -> None:
 @pytest.mark.parametrize("work", [append_overlapping, upsert_counters])
 def test_four_writers_at_once_give_the_exact_union(workspace: Workspace, work) -> None:
     batches = 8
-    processes = [SPAWN.Process(target=work, args=(workspace.root, worker, batches)) for worker in range(4)]
+    processes = [SERVER.Process(target=work, args=(workspace.root, worker, batches)) for worker in range(4)]
     for process in processes:
         process.start()
     for process in processes:
@@ -179,6 +182,35 @@ def test_four_writers_at_once_give_the_exact_union(workspace: Workspace, work) -
     assert found["text"].str.contains(r"^worker [0-3] \d+$").all()
 
 
+def append_for_ever(root: str, ready) -> None:
+    workspace = Workspace.open(root)
+    ready.set()
+    for start in itertools.cycle(range(0, 60, 3)):
+        workspace.append("documents", documents(range(start, start + 6)))
+        workspace.upsert("documents", documents(range(start, start + 6), "final"))
+
+
+def test_twenty_kills_of_a_writer_leave_only_whole_commits(workspace: Workspace) -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        ready = SERVER.Event()
+        process = SERVER.Process(target=append_for_ever, args=(workspace.root, ready))
+        process.start()
+        assert ready.wait(60)
+        process.join(float(rng.uniform(0, 0.15)))
+        process.kill()
+        process.join(60)
+        found = workspace.read("documents")
+        assert not found["doc_id"].is_duplicated().any()
+        assert found.height % 3 == 0
+        assert found["text"].str.contains("^(text|final) ").all()
+    for start in range(0, 60, 3):
+        workspace.append("documents", documents(range(start, start + 6)))
+        workspace.upsert("documents", documents(range(start, start + 6), "final"))
+    expected = documents(range(63), "final")
+    assert workspace.read("documents").sort("doc_id").select("doc_id", "text").equals(expected)
+
+
 def create_and_append(root: str, worker: int, barrier, rounds: int) -> None:
     for number in range(rounds):
         barrier.wait()
@@ -187,9 +219,9 @@ def create_and_append(root: str, worker: int, barrier, rounds: int) -> None:
 
 
 def test_processes_creating_the_same_table_at_once(tmp_path: Path) -> None:
-    rounds, barrier = 12, SPAWN.Barrier(3)
+    rounds, barrier = 12, SERVER.Barrier(3)
     args = [(str(tmp_path / "w"), worker, barrier, rounds) for worker in range(3)]
-    processes = [SPAWN.Process(target=create_and_append, args=arg) for arg in args]
+    processes = [SERVER.Process(target=create_and_append, args=arg) for arg in args]
     for process in processes:
         process.start()
     for process in processes:
