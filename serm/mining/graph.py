@@ -141,7 +141,9 @@ def _candidates(state: State, runtime: Runtime[Work]) -> dict[str, Any]:
                 passes, judged = config.relevance.passes, config.mining.judged
                 chosen = scoring.with_judgments(chosen, work.model, passes, judged, work.seed)
         if "click" in state["agents"]:
-            chosen = chosen.with_columns(attractiveness(impressions, chosen.select(PAIR), config.clicks))
+            chosen = chosen.with_columns(
+                attractiveness(impressions, chosen.select(PAIR), config.clicks, config.mining.dwell)
+            )
     work.candidates = chosen.drop("text")
     return {"candidates": found.height}
 

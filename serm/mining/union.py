@@ -29,14 +29,10 @@ def unite(
     most = max(1, math.ceil(share * candidates.height - 1e-9))
     reasons = []
     for agent, opinion in opinions.items():
-        value = opinion["value"].fill_nan(None).fill_null(0.0)
-        wanted = opinion["passes"] if settings.thresholds == "absolute" else value > 0
-        # candidates are sorted, so ordinal ranks break ties by query and document
-        rank = pl.select(pl.when(wanted).then(-value).rank("ordinal")).to_series()
-        taken = (rank.is_not_null() if settings.thresholds == "absolute" else rank <= most).fill_null(False)
-        strength = pl.select(pl.when(taken).then(1 - rank / (int(taken.sum()) + 1)).otherwise(0.0)).to_series()
-        united = united.with_columns(strength.alias(_strength(agent)), opinion["reason"].alias(f"{agent}_reason"))
-        reasons.append(pl.when(strength > 0).then(pl.col(f"{agent}_reason")))
+        united = united.with_columns(
+            _strengths(opinion, most, settings).alias(_strength(agent)), opinion["reason"].alias(f"{agent}_reason")
+        )
+        reasons.append(pl.when(pl.col(_strength(agent)) > 0).then(pl.col(f"{agent}_reason")))
     strengths = {agent: pl.col(_strength(agent)) for agent in opinions}
     taken_by = [pl.when(strength > 0).then(pl.lit(agent)) for agent, strength in strengths.items()]
     missed = pl.lit(1.0)
@@ -47,6 +43,18 @@ def unite(
         priority=1 - missed,
         reason=pl.concat_str(reasons, separator="; ", ignore_nulls=True),
     )
+
+
+def _strengths(opinion: pl.DataFrame, most: int, settings: MiningSettings) -> pl.Series:
+    """1 - r / (k + 1) for the r-th best of the k candidates that an agent takes, 0 for the rest."""
+    absolute = settings.thresholds == "absolute"
+    value = pl.col("value").fill_nan(None).fill_null(0.0)
+    # candidates are sorted by query and document, so ordinal ranks break ties by them
+    ranked = opinion.select(rank=pl.when(pl.col("passes") if absolute else value > 0).then(-value).rank("ordinal"))
+    taken = pl.col("rank").is_not_null() if absolute else pl.col("rank") <= most
+    taken = taken.fill_null(False)
+    strength = pl.when(taken).then(1 - pl.col("rank") / (taken.sum() + 1)).otherwise(0.0)
+    return ranked.select(strength.alias("strength"))["strength"]
 
 
 def turns(united: pl.DataFrame, agents: list[str]) -> pl.Series:

@@ -30,9 +30,9 @@ def detect(
 ) -> ShiftReport:
     """Compare two windows of impressions as to text, words, clusters, clicks, dwell, reformulation, score (ours).
 
-    A reference that has only the column `query` (judged queries, say) is compared as to text, words and clusters alone, with
-    the current window's distinct queries. Both samples have the same size, at most `settings.sample` searches, so that
-    effects and p-values do not grow with a window. A view counts when it is significant after Benjamini and Hochberg's
+    A reference with only the column `query` (judged queries, say) is compared as to text, words and clusters alone,
+    with the current window's distinct queries. Both samples have the same size, at most `settings.sample` searches, so
+    that effects and p-values do not grow with a window. A view counts when it is significant after Benjamini and Hochberg's
     correction and its effect is at least `mild_effect`. Without a comparison the verdict is "unknown".
 
     Args:
