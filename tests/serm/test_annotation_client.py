@@ -1,0 +1,192 @@
+"""The OpenAI-compatible client against a real server: retries, waits, keys, limits, and no secret in a message."""
+
+import asyncio
+import re
+import time
+from email.utils import formatdate
+from typing import Any
+
+import pytest
+from annotation_server import CountingServer, completion, serving
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+
+from serm.annotation.core import run
+from serm.annotation.llm import ProviderError, Reply
+from serm.annotation.openai_compatible import OpenAICompatible, api_key, is_loopback, retry_after
+from serm.config import AnnotatorSettings
+
+SECRET = "sk-very-secret-123"
+ABOUT = {"query": "whale " * 200, "doc_id": "d1", "annotator": "ada", "path": "0"}
+MESSAGES = [{"role": "user", "content": "grade"}]
+
+
+def settings(url: str, **changes: Any) -> AnnotatorSettings:
+    values = {"name": "ada", "model": "m", "retries": 3, "backoff": 0.01, "timeout": 5.0}
+    return AnnotatorSettings(base_url=url, **(values | changes))
+
+
+def ask(annotator: AnnotatorSettings, n: int = 2, times: int = 1) -> list[Reply | BaseException]:
+    llm = OpenAICompatible(annotator, 100, [0, 1])
+
+    async def all_of_them() -> list[Reply | BaseException]:
+        calls = (llm.complete(MESSAGES, n, f"key-{i}", ABOUT) for i in range(times))
+        try:
+            return list(await asyncio.gather(*calls, return_exceptions=True))
+        finally:
+            await llm.close()
+
+    return run(all_of_them())
+
+
+def failing(times: int, response: Any) -> Any:
+    return lambda number, body: response() if number < times else None
+
+
+def error(status: int, message: str = "no", **headers: str) -> Any:
+    return lambda: JSONResponse({"error": {"message": message}}, status, headers)
+
+
+def test_the_request_carries_all_it_should() -> None:
+    with serving(CountingServer([0, 1])) as server:
+        (reply,) = ask(settings(server.url, temperature=0.3, extra_body={"store": True}))
+    assert isinstance(reply, Reply)
+    assert len(reply.answers) == 2
+    assert (reply.prompt_tokens, reply.completion_tokens) == (10, 10)
+    (request,) = server.requests
+    body = request["body"]
+    assert request["headers"]["idempotency-key"] == "key-0"
+    assert (body["n"], body["model"], body["temperature"], body["store"]) == (2, "m", 0.3, True)
+    assert body["max_completion_tokens"] == 100
+    assert body["metadata"] == ABOUT | {"query": ABOUT["query"][:512]}
+    schema = body["response_format"]["json_schema"]
+    assert schema["strict"] is True
+    assert schema["schema"]["properties"]["label"]["anyOf"][0] == {"type": "integer", "enum": [0, 1]}
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        error(429), error(500), error(503), lambda: PlainTextResponse("<html>", 200), lambda: JSONResponse({}),
+        lambda: JSONResponse({"choices": []}), lambda: JSONResponse(["x"]), lambda: Response(b"{", 200),
+    ],
+)  # fmt: skip
+def test_passing_trouble_is_tried_again_under_the_same_key(response: Any) -> None:
+    with serving(CountingServer([0, 1], behave=failing(2, response))) as server:
+        (reply,) = ask(settings(server.url))
+    assert isinstance(reply, Reply)
+    assert [request["key"] for request in server.requests] == ["key-0"] * 3
+    assert server.billed == {"key-0": 1}
+
+
+def test_attempts_are_retries_plus_one_and_one_layer() -> None:
+    with serving(CountingServer([0, 1], behave=failing(99, error(500, "boom")))) as server:
+        (failed,) = ask(settings(server.url, retries=2))
+    assert isinstance(failed, ProviderError)
+    assert len(server.requests) == 3
+    assert "HTTP 500" in str(failed)
+    assert "3 times" in str(failed)
+    assert not failed.fatal
+
+
+@pytest.mark.parametrize(("status", "fatal", "at_fault"), [(400, False, True), (401, True, False), (404, True, False)])
+def test_refusals_are_not_tried_again(status: int, fatal: bool, at_fault: bool) -> None:
+    with serving(CountingServer([0, 1], behave=failing(99, error(status)))) as server:
+        (failed,) = ask(settings(server.url))
+    assert isinstance(failed, ProviderError)
+    assert len(server.requests) == 1
+    assert (failed.fatal, failed.request_at_fault) == (fatal, at_fault)
+
+
+def test_a_hang_ends_with_the_timeout_and_is_tried_again() -> None:
+    slow = CountingServer([0, 1], delay=1.0)
+    with serving(slow) as server:
+        began = time.monotonic()
+        (failed,) = ask(settings(server.url, timeout=0.2, retries=1))
+        took = time.monotonic() - began
+    assert isinstance(failed, ProviderError)
+    assert "no answer within 0.2 s" in str(failed)
+    assert len(server.requests) == 2
+    assert took < 1.0
+
+
+def test_nobody_listening() -> None:
+    (failed,) = ask(settings("http://127.0.0.1:9/v1", retries=1))
+    assert isinstance(failed, ProviderError)
+    assert "no connection" in str(failed)
+
+
+def test_retry_after_is_honoured() -> None:
+    with serving(CountingServer([0, 1], behave=failing(1, error(429, **{"Retry-After": "0.7"})))) as server:
+        began = time.monotonic()
+        (reply,) = ask(settings(server.url))
+        assert time.monotonic() - began >= 0.7
+    assert isinstance(reply, Reply)
+    with serving(CountingServer([0, 1], behave=failing(1, error(429, **{"Retry-After": "3600"})))) as server:
+        (failed,) = ask(settings(server.url))
+    assert isinstance(failed, ProviderError)
+    assert "3600 s" in str(failed)
+    assert len(server.requests) == 1
+
+
+def test_retry_after_reads_seconds_and_dates() -> None:
+    assert retry_after({"retry-after": "12"}, 0.0) == 12.0
+    assert retry_after({"retry-after": formatdate(1_000_030, usegmt=True)}, 1_000_000.0) == 30.0
+    assert retry_after({"retry-after": formatdate(1_000_000, usegmt=True)}, 1_000_030.0) == 0.0
+    for nothing in ("", "soon", "nan", "-5"):
+        assert retry_after({"retry-after": nothing}, 0.0) == 0.0
+
+
+def test_calls_in_flight_are_bounded() -> None:
+    with serving(CountingServer([0, 1], delay=0.05)) as server:
+        replies = ask(settings(server.url, concurrency=3), times=12)
+    assert all(isinstance(reply, Reply) for reply in replies)
+    assert server.most_in_flight == 3
+
+
+def test_a_missing_key_names_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SOME_KEY", raising=False)
+    with pytest.raises(ValueError, match=r"'ada'.*SOME_KEY is not set.*https://api.example.com"):
+        api_key(settings("https://api.example.com/v1", api_key_env="SOME_KEY"))
+    assert api_key(settings("http://localhost:1/v1", api_key_env="SOME_KEY"))
+    monkeypatch.setenv("SOME_KEY", f" {SECRET}\n")
+    assert api_key(settings("https://api.example.com/v1", api_key_env="SOME_KEY")) == SECRET
+
+
+def test_the_key_is_sent_and_never_told(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setenv("SOME_KEY", SECRET)
+    caplog.set_level("DEBUG")
+    echo = error(401, f"Incorrect API key provided: {SECRET}")
+    with serving(CountingServer([0, 1], behave=failing(99, echo))) as server:
+        (failed,) = ask(settings(server.url, api_key_env="SOME_KEY"))
+    assert server.requests[0]["headers"]["authorization"] == f"Bearer {SECRET}"
+    assert "[key]" in str(failed)
+    assert SECRET not in str(failed)
+    assert not [record for record in caplog.records if record.name.startswith("serm") and SECRET in record.getMessage()]
+
+
+def test_more_answers_than_asked_for_are_cut_and_fewer_are_taken() -> None:
+    extra = JSONResponse(completion(['{"label": 1}'] * 5))
+    fewer = JSONResponse(completion(['{"label": 1}', None]))
+    for response, count in ((extra, 3), (fewer, 2)):
+        with serving(CountingServer([0, 1], behave=lambda *_, response=response: response)) as server:
+            (reply,) = ask(settings(server.url), n=3)
+        assert isinstance(reply, Reply)
+        assert len(reply.answers) == count
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("http://127.0.0.1:8808/v1", True), ("http://[::1]:80/v1", True), ("http://localhost/v1", True),
+        ("https://api.example.com/v1", False), ("http://10.0.0.1/v1", False), ("http://localhost.example.com", False),
+        ("http://127.0.0.1.example.com/v1", False),
+    ],
+)  # fmt: skip
+def test_loopback(url: str, expected: bool) -> None:
+    assert is_loopback(url) == expected
+
+
+@pytest.mark.parametrize("url", ["api.example.com/v1", "ftp://example.com", "https://me:pass@example.com/v1"])
+def test_odd_addresses_are_refused(url: str) -> None:
+    with pytest.raises(ValueError, match=re.compile("give an address|credentials")):
+        settings(url)

@@ -1,0 +1,234 @@
+"""The verbs on a workspace: what is written, what a rerun does, who is lost, and what a person is shown."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from annotation_server import CountingServer, known_label, serving
+from numpy.typing import NDArray
+from starlette.responses import JSONResponse
+
+from serm.annotation.ledger import Ledger
+from serm.annotation.llm import Messages, ProviderError, Reply
+from serm.annotation.stand_in import StandInLLM
+from serm.annotation.verbs import AnnotatorsLostError, annotate, review_queue
+from serm.workspace import Workspace, WorkspaceError
+
+SCALE = [0, 1, 2, 3]
+N = 30
+DEAD = "http://127.0.0.1:9/v1"
+
+
+class Known:
+    """The test server's labels, without the server."""
+
+    def labels(
+        self, annotator: str, queries: Sequence[str], doc_ids: Sequence[str], paths: int, seed: int
+    ) -> NDArray[np.int64]:
+        pairs = zip(queries, doc_ids, strict=True)
+        return np.array([[known_label(annotator, q, d, p, SCALE) for p in range(paths)] for q, d in pairs])
+
+
+class Moody:
+    """A stand-in that fails for some documents while `down` is set."""
+
+    def __init__(self, name: str, fails: set[str]) -> None:
+        self.inner = StandInLLM(Known(), name)
+        self.model, self.address, self.parameters = name, "there", self.inner.parameters
+        self.fails = fails
+        self.calls = 0
+
+    async def complete(self, messages: Messages, n: int, request_key: str, metadata: Mapping[str, str]) -> Reply:
+        if metadata["doc_id"] in self.fails:
+            raise ProviderError("HTTP 400: too long", request_at_fault=True)
+        self.calls += 1
+        return await self.inner.complete(messages, n, request_key, metadata)
+
+    async def close(self) -> None:
+        pass
+
+
+def two(fails: set[str] | None = None) -> dict[str, Moody]:
+    return {"ada": Moody("ada", set()), "ben": Moody("ben", fails or set())}
+
+
+def letters(texts: Sequence[str]) -> NDArray[np.float32]:
+    counts = np.array([[text.count(c) + 0.01 for c in "0123456789"] for text in texts], dtype=np.float32).reshape(
+        -1, 10
+    )
+    return counts / np.linalg.norm(counts, axis=1, keepdims=True)
+
+
+def config(*urls: str) -> str:
+    annotators = [
+        {"name": name, "model": f"model-{name}", "base_url": url, "retries": 1, "backoff": 0.01, "give_up_after": 3}
+        for name, url in zip(("ada", "ben"), urls, strict=True)
+    ]
+    return json.dumps({"annotation": {"annotators": annotators, "batch_pairs": 8}})
+
+
+def filled(root: Path, text: str = "annotation: {batch_pairs: 8}") -> Workspace:
+    workspace = Workspace.create(root, text)
+    doc_ids = [f"d{i}" for i in range(N)]
+    texts = [f"Title {i}\nText of number {i * 37}." for i in range(N)]
+    titles = [f"Title {i}" for i in range(N)]
+    workspace.append("documents", pl.DataFrame({"doc_id": doc_ids, "title": titles, "text": texts}))
+    mined = pl.DataFrame(
+        {
+            "round": [1] * N,
+            "query": [f"query {i % 7}" for i in range(N)],
+            "doc_id": doc_ids,
+            "agents": [["click", "feedback"] if i % 3 == 0 else ["uncertainty"] for i in range(N)],
+            "priority": [i / N for i in range(N)],
+            "reason": [f"because {i}" for i in range(N)],
+        },
+        schema_overrides={"round": pl.Int32},
+    )
+    workspace.append("mined", mined)
+    return workspace
+
+
+def table(workspace: Workspace) -> pl.DataFrame:
+    return workspace.read("annotations").sort("round", "query", "doc_id")
+
+
+def test_a_round_is_annotated_once(tmp_path: Path) -> None:
+    workspace = filled(tmp_path / "w")
+    summary = annotate(workspace, llms=two(), embed=letters)
+    rows = table(workspace)
+    assert (summary.round, summary.pairs, rows.height) == (1, N, N)
+    assert summary.kept == rows.filter(pl.col("status") == "kept").height > 0
+    assert summary.review == rows.filter(pl.col("status") == "review").height > 0
+    assert summary.kept + summary.review == N
+    assert summary.calls == rows["calls"].sum()
+    assert summary.completion_tokens == rows["completion_tokens"].sum()
+    totals = Ledger(workspace.local("ledger.sqlite")).totals()
+    assert sum(total.calls for total in totals.values()) == summary.calls
+    assert sum(total.open for total in totals.values()) == 0
+    assert sum(total.prompt_tokens for total in totals.values()) == summary.prompt_tokens
+    kept = rows.sort(pl.col("doc_id").str.slice(1).cast(int))["status"].to_list()
+    clicked = [status == "kept" for i, status in enumerate(kept) if i % 3 == 0]
+    assert summary.kept_rate["click"] == summary.kept_rate["feedback"] == pytest.approx(sum(clicked) / len(clicked))
+    quiet = two()
+    again = annotate(workspace, llms=quiet, embed=letters)
+    assert (again.pairs, again.calls, again.kept_rate) == (0, 0, summary.kept_rate)
+    assert table(workspace).equals(rows)
+    assert quiet["ada"].calls == 0
+
+
+def test_annotation_can_be_lost_and_is_not_paid_again(tmp_path: Path) -> None:
+    """The table is gone, the ledger is not: every answer comes from it."""
+    workspace = filled(tmp_path / "w")
+    first = annotate(workspace, llms=two(), embed=letters)
+    fresh = filled(tmp_path / "fresh")
+    workspace.local("ledger.sqlite").replace(fresh.local("ledger.sqlite"))
+    second = annotate(fresh, llms=two(), embed=letters)
+    assert (second.calls, second.reused) == (0, first.calls)
+    assert table(fresh).equals(table(workspace))
+
+
+def test_failed_pairs_are_completed_by_a_rerun(tmp_path: Path) -> None:
+    calm = filled(tmp_path / "calm")
+    annotate(calm, llms=two(), embed=letters)
+    workspace = filled(tmp_path / "w")
+    bad = {"d3", "d4", "d20"}
+    summary = annotate(workspace, llms=two(bad), embed=letters)
+    assert (summary.failed, summary.kept + summary.review) == (3, N - 3)
+    assert summary.notes[0] == "3 pairs failed: ben at there: HTTP 400: too long"
+    assert "run serm annotate again" in summary.notes[-1]
+    assert not bad & set(table(workspace)["doc_id"])
+    healed = two()
+    rest = annotate(workspace, llms=healed, embed=letters)
+    assert (rest.pairs, rest.failed) == (3, 0)
+    assert healed["ada"].calls == 0  # its answers to the failed pairs were in the ledger
+    assert rest.reused > 0
+    assert table(workspace).equals(table(calm))
+
+
+def test_one_lost_annotator_is_named_and_the_run_finishes(tmp_path: Path) -> None:
+    with serving(CountingServer(SCALE)) as server:
+        workspace = filled(tmp_path / "w", config(server.url, DEAD))
+        summary = annotate(workspace, embed=letters)
+        assert list(summary.lost) == ["ben"]
+        assert DEAD in summary.lost["ben"]
+        assert "no connection" in summary.lost["ben"]
+        assert (summary.failed, table(workspace).height) == (N, 0)
+        alive = Workspace.open(workspace.root)
+        alive.config.annotation.annotators[1].base_url = server.url
+        asked = dict(server.asked)
+        rest = annotate(alive, embed=letters)
+    assert (rest.failed, rest.kept + rest.review) == (0, N)
+    assert rest.reused == sum(asked.values())
+    assert all(count == 1 for count in server.asked.values())
+
+
+def test_no_annotator_left_is_an_error_that_names_them_all(tmp_path: Path) -> None:
+    workspace = filled(tmp_path / "w", config(DEAD, DEAD))
+    with pytest.raises(AnnotatorsLostError, match=rf"ada: {DEAD}.*ben: {DEAD}.*0 of {N} pairs"):
+        annotate(workspace, embed=letters)
+    runs = workspace.read("runs").filter(pl.col("verb") == "annotate")
+    assert sorted(runs["status"]) == ["failed", "started"]
+
+
+def test_trouble_in_the_provider_changes_no_label(tmp_path: Path) -> None:
+    """Every third request is refused with 429, every fifth with 500: same table, nothing billed twice."""
+
+    def behave(number: int, body: Mapping[str, Any]) -> JSONResponse | None:
+        status = 429 if number % 3 == 0 else 500 if number % 5 == 0 else None
+        return None if status is None else JSONResponse({"error": {"message": "later"}}, status)
+
+    tables = []
+    for name, behaviour in (("calm", None), ("rough", behave)):
+        with serving(CountingServer(SCALE, behave=behaviour)) as server:
+            text = config(server.url, server.url).replace('"retries": 1', '"retries": 12')
+            workspace = filled(tmp_path / name, text)
+            assert annotate(workspace, embed=letters).failed == 0
+            tables.append(table(workspace))
+        assert set(server.billed.values()) == {1}
+    assert tables[0].equals(tables[1])
+
+
+def test_a_missing_key_stops_before_anything_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    workspace = filled(tmp_path / "w", config("https://api.example.com/v1", DEAD))
+    with pytest.raises(ValueError, match="OPENAI_API_KEY is not set"):
+        annotate(workspace, embed=letters)
+
+
+def test_no_secret_is_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret-123")
+    with serving(CountingServer(SCALE)) as server:
+        workspace = filled(tmp_path / "w", config(server.url, server.url))
+        annotate(workspace, embed=letters)
+    assert server.requests[0]["headers"]["authorization"] == "Bearer sk-very-secret-123"
+    for path in Path(workspace.root).rglob("*"):
+        assert not path.is_file() or b"sk-very-secret" not in path.read_bytes()
+    assert "sk-very-secret" not in str(workspace.read("runs").to_dicts())
+
+
+def test_nothing_mined_and_unknown_rounds(tmp_path: Path) -> None:
+    with pytest.raises(WorkspaceError, match="nothing is mined yet"):
+        annotate(Workspace.create(tmp_path / "empty", ""))
+    with pytest.raises(WorkspaceError, match="round 7 has no mined pairs; the newest round is 1"):
+        annotate(filled(tmp_path / "w"), round=7)
+
+
+def test_review_queue_shows_open_pairs_most_useful_first(tmp_path: Path) -> None:
+    workspace = filled(tmp_path / "w")
+    annotate(workspace, llms=two(), embed=letters)
+    open_pairs = table(workspace).filter(pl.col("status") == "review")
+    queue = review_queue(workspace)
+    assert set(queue["doc_id"]) == set(open_pairs["doc_id"])
+    numbers = [int(doc_id[1:]) for doc_id in queue["doc_id"]]
+    assert numbers == sorted(numbers, reverse=True)  # the priority grows with the number
+    top = queue.row(0, named=True)
+    assert (top["title"], top["mined_because"]) == (f"Title {numbers[0]}", f"because {numbers[0]}")
+    assert top["reason"].startswith("ada: ")
+    judged = {"query": top["query"], "doc_id": top["doc_id"], "grade": 2, "split": "train", "judge": "eva"}
+    workspace.append("judgments", pl.DataFrame([judged]))
+    assert review_queue(workspace).height == queue.height - 1
+    assert review_queue(workspace, round=2).is_empty()
