@@ -17,7 +17,10 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.stats import multivariate_normal, norm
 
-JUDGES = ("willia-umbrela3", "h2oloo-zeroshot2", "prophet-setting4", "RMITIR-GPT4o")
+# Like the paper's annotators, two strong LLMs of different makers: of all judges built on GPT-4o and of all built on
+# Llama 3, the best by balanced accuracy on "relevant at all" (grade 1 and up). Exact accuracy would favour judges that
+# rarely say anything but 0, which are of no use where relevant pairs are what is looked for.
+JUDGES = ("Olz-gpt4o", "RMITIR-llama70B")
 RERUNS = (
     ("NISTRetrieval-instruct0", "NISTRetrieval-instruct1", "NISTRetrieval-instruct2"),
     ("NISTRetrieval-reason0", "NISTRetrieval-reason1", "NISTRetrieval-reason2"),
@@ -65,6 +68,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measure the stand-in's constants on real LLM judges.")
     parser.add_argument("scores", type=Path, help="llmjudge_scores.parquet")
     table = pl.read_parquet(parser.parse_args().scores)
+    on_scale = pl.all_horizontal(pl.col(f"llm_{name}").is_between(0, GRADES - 1) for name in JUDGES)
+    print(f"pairs left out because a judge's grade is off the scale: {table.filter(~on_scale).height}")
+    table = table.filter(on_scale)
     truth = table["human_grade"].to_numpy()
     answers = {name: table[f"llm_{name}"].to_numpy() for name in (*JUDGES, *(run for runs in RERUNS for run in runs))}
 

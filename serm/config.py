@@ -262,8 +262,8 @@ class SimulateLLMSettings(Room):
     confusion: list[list[float]] | None = Field(
         None, description="P(answer | truth), a row per grade of the scale; none = as measured on real judges."
     )
-    binary_from: int = Field(2, ge=1, le=3, description="On a scale of two, measured grades from this on are relevant.")
-    correlation: float = Field(0.72, ge=0, le=1, description="Between the settled opinions of two annotators.")
+    binary_from: int = Field(1, ge=1, le=3, description="On a scale of two, measured grades from this on are relevant.")
+    correlation: float = Field(0.85, ge=0, le=1, description="Between the settled opinions of two annotators.")
     path_share: float = Field(0.1, ge=0, le=1, description="Share of error variance that each path draws anew.")
     models: list[str] = Field(["stand-in-a", "stand-in-b"], description="Listed at /v1/models; any name is answered.")
     rate_limited: float = Field(0.0, ge=0, le=1, description="Share of requests refused with 429.")

@@ -104,10 +104,12 @@ def test_a_configured_confusion_and_a_scale_that_does_not_begin_at_zero() -> Non
 def test_four_grades_are_as_measured_and_two_are_pooled_by_frequency() -> None:
     assert confusion_for(SCALE) == pytest.approx(np.array(CONFUSION))
     pooled = confusion_for([0, 1])
-    # By hand: of 1,082 irrelevant and 318 fair pairs, and of 190 good and 125 excellent ones, those answered 2 or 3.
-    assert pooled[0, 1] == pytest.approx((1082 * 0.032 + 318 * 0.280) / 1400)
-    assert pooled[1, 1] == pytest.approx((190 * 0.346 + 125 * 0.326) / 315)
-    assert confusion_for([0, 1], binary_from=1)[0, 1] == pytest.approx(0.091)
+    # By hand: of 318 fair, 190 good and 125 excellent pairs, those not answered 0; and the same from grade 2 on.
+    assert pooled[0, 1] == pytest.approx(1 - 0.779)
+    assert pooled[1, 1] == pytest.approx((318 * 0.742 + 190 * 0.716 + 125 * 0.840) / 633)
+    strict = confusion_for([0, 1], binary_from=2)
+    assert strict[0, 1] == pytest.approx((1080 * 0.118 + 318 * 0.567) / 1398)
+    assert strict[1, 1] == pytest.approx((190 * 0.571 + 125 * 0.660) / 315)
 
 
 @pytest.mark.parametrize("size", [2, 3, 4, 5, 11])
@@ -141,14 +143,15 @@ def test_reasons_name_the_shared_words_and_the_label() -> None:
 
 def test_constants_are_what_the_real_judges_show(shared_data: Path) -> None:
     table = pl.read_parquet(shared_data / "judges" / "llmjudge_scores.parquet")
-    judges = ["willia-umbrela3", "h2oloo-zeroshot2", "prophet-setting4", "RMITIR-GPT4o"]
+    judges = ["Olz-gpt4o", "RMITIR-llama70B"]
+    table = table.filter(pl.all_horizontal(pl.col(f"llm_{name}") <= 3 for name in judges))
     long = table.unpivot([f"llm_{name}" for name in judges], index="human_grade", value_name="answer")
     shares = long.pivot("answer", index="human_grade", values="answer", aggregate_function="len").sort("human_grade")
     cells = shares.select("0", "1", "2", "3").to_numpy().astype(float)
-    assert cells / cells.sum(axis=1, keepdims=True) == pytest.approx(np.array(CONFUSION), abs=5e-4)
+    assert cells / cells.sum(axis=1, keepdims=True) == pytest.approx(np.array(CONFUSION), abs=6e-4)
     assert tuple(table["human_grade"].value_counts().sort("human_grade")["count"]) == GRADE_COUNTS
     assert SimulateLLMSettings().correlation == CORRELATION
-    # The copula with these constants reproduces how often two of the real judges agree (71% to 83%, mean 77.2%).
+    # The copula with these constants reproduces how often the two real judges agree, 67.4%: it has both judge alike in
+    # their marginals, which the real ones are not, and so agrees somewhat more.
     expected = np.average([agreement(CORRELATION, np.array(row)) for row in CONFUSION], weights=GRADE_COUNTS)
-    pairs = [(table[f"llm_{a}"] == table[f"llm_{b}"]).mean() for i, a in enumerate(judges) for b in judges[i + 1 :]]
-    assert expected == pytest.approx(np.mean(pairs), abs=0.02)
+    assert expected == pytest.approx((table["llm_Olz-gpt4o"] == table["llm_RMITIR-llama70B"]).mean(), abs=0.06)
