@@ -117,9 +117,11 @@ def test_typed_parquet_columns_are_judged_alike(stocked: Workspace, tmp_path: Pa
     }  # fmt: skip
 
 
+WORDS = st.sampled_from(["d0", "1", "true", "2026-01-01", "", '"', "\x00"])
+LISTS = st.lists(st.integers(), max_size=2)
+OBJECTS = st.dictionaries(st.text(max_size=2), st.integers(), max_size=1)
 CELLS = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(), st.sampled_from(["d0", "1", "true", "2026-01-01", "", '"', "\x00"]),
-    st.text(max_size=8), st.lists(st.integers(), max_size=2), st.dictionaries(st.text(max_size=2), st.integers(), max_size=1),
+    st.none(), st.booleans(), st.integers(), st.floats(), WORDS, st.text(max_size=8), LISTS, OBJECTS
 )  # fmt: skip
 ROWS = st.lists(
     st.tuples(st.integers(0, 8), st.dictionaries(st.sampled_from(FIELDS), CELLS, max_size=2)), min_size=1, max_size=14
