@@ -158,7 +158,7 @@ def annotate(
     where: Where = HERE, sets: Sets = None, json: Json = False, debug: Debug = False,
 ) -> None:  # fmt: skip
     """Let the configured LLMs label the mined pairs; kept where they agree. A killed run goes on, paying nothing twice."""
-    from serm.annotation import annotate as verb
+    from serm.annotation.verbs import annotate as verb
 
     _show("annotated", verb(_open(where, sets), round), json)
 
@@ -169,7 +169,7 @@ def review(
     where: Where = HERE, sets: Sets = None, json: Json = False, debug: Debug = False,
 ) -> None:  # fmt: skip
     """Pairs on which the LLMs did not agree, for a person to judge."""
-    from serm.annotation import review_queue
+    from serm.annotation.verbs import review_queue
 
     queue = review_queue(_open(where, sets))
     rows = queue.head(limit).to_dicts()
@@ -196,7 +196,7 @@ def evaluate(
     where: Where = HERE, sets: Sets = None, json: Json = False, debug: Debug = False,
 ) -> None:  # fmt: skip
     """Measure a version on human judgments, with 95% intervals over queries."""
-    from serm.evaluation.verbs import evaluate as verb
+    from serm.evaluation import evaluate as verb
 
     result = verb(_open(where, sets), version)
     if json:
@@ -217,7 +217,7 @@ def gate(
 ) -> None:  # fmt: skip
     """Ask whether a version may replace the champion. Exit code 3 if it may not."""
     from serm import registry
-    from serm.evaluation.verbs import gate as verb
+    from serm.evaluation import gate as verb
 
     workspace = _open(where, sets)
     verdict = verb(workspace, candidate, registry.champion(workspace))

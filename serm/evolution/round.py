@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 import polars as pl
 
 from serm import registry
-from serm.annotation import annotate
+from serm.annotation.verbs import annotate
 from serm.evaluation import evaluate, gate
 from serm.evolution.update import update
 from serm.mining import mine

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from serm.annotation.annotate import annotate_pairs
+from serm.annotation.core import annotate_pairs
 from serm.annotation.stand_in import StandInLLM
 from serm.config import Config
 from serm.evolution.scenario import Scenario
@@ -26,7 +26,7 @@ from serm.relevance.model import RelevanceModel
 from serm.simulate.standin import StandIn
 
 PAIR = ["query", "doc_id"]
-CONTROL_PAIRS = 2_000  # random candidates by which a round's base rate of wrong pairs is measured
+CONTROL_PAIRS = 2_000  # random shown pairs, by which a round's base rate of wrong pairs is measured
 
 
 @dataclass(frozen=True)
@@ -67,10 +67,12 @@ def gather_labels(
         reference, current, lab.documents, model, lab.embed, exclude, config, config.mining.budget, seed,
         agents.get(strategy, [strategy]),
     )  # fmt: skip
-    chosen = mined.pairs.select(*PAIR, "agents", "score").join(lab.texts, on="doc_id")
+    chosen = mined.pairs.select(PAIR).join(lab.texts, on="doc_id")
+    shown = current.select(PAIR).unique().join(exclude, on=PAIR, how="anti").sort(PAIR)
+    control = shown.sample(min(CONTROL_PAIRS, shown.height), seed=seed).join(lab.texts, on="doc_id")
     facts: dict[str, Any] = {
         "mined": chosen.height, "candidates": mined.candidates, "shift": mined.shift.verdict,
-        "precision": wrong_share(chosen, lab.truth, config), **control(lab, model, current, exclude, seed),
+        "precision": wrong_share(lab, model, chosen), "random_precision": wrong_share(lab, model, control),
     }  # fmt: skip
     if strategy == "self_training":
         probabilities = model.probabilities(chosen["query"].to_list(), chosen["text"].to_list())
@@ -80,7 +82,7 @@ def gather_labels(
         labelled = chosen.join(lab.truth, on=PAIR).select(*PAIR, "text", label=pl.col("truth").cast(pl.Int32))
     else:
         annotated = annotate_pairs(
-            chosen.select(PAIR), lab.documents, lab.llms, config.annotation, config.labels
+            chosen.select(PAIR), lab.documents, lab.llms, config.annotation, config.labels.scale, names=config.labels.names
         )
         kept = annotated.filter(pl.col("status") == "kept").select(*PAIR, "label")
         labelled = kept.join(lab.texts, on="doc_id").select(*PAIR, "text", "label").sort(PAIR)
@@ -91,22 +93,12 @@ def gather_labels(
     return Labelled(chosen.select(PAIR), labelled, facts)
 
 
-def wrong_share(scored: pl.DataFrame, truth: pl.DataFrame, config: Config) -> float:
-    """The share of pairs [query, doc_id, score] whose nearest grade to f is not the human one."""
-    grades = np.asarray(config.labels.scale, dtype=float)
-    joined = scored.select(*PAIR, "score").join(truth, on=PAIR)
-    nearest = grades[np.abs(joined["score"].to_numpy()[:, None] - grades[None, :]).argmin(axis=1)]
-    return float((nearest != joined["truth"].to_numpy()).mean()) if joined.height else float("nan")
-
-
-def control(lab: Lab, model: RelevanceModel, current: pl.DataFrame, exclude: pl.DataFrame, seed: int) -> dict[str, float]:
-    """How often the current model is wrong on random pairs of the same window: what mining must beat."""
-    pairs = current.select(PAIR).unique().join(exclude, on=PAIR, how="anti").sort(PAIR)
-    sample = pairs.sample(min(CONTROL_PAIRS, pairs.height), seed=seed).join(lab.texts, on="doc_id")
-    probabilities = model.probabilities(sample["query"].to_list(), sample["text"].to_list())
-    scores = probabilities @ np.asarray(lab.config.labels.scale, dtype=np.float32)
-    scored = sample.with_columns(pl.Series("score", scores, pl.Float64))
-    return {"random_precision": wrong_share(scored, lab.truth, lab.config)}
+def wrong_share(lab: Lab, model: RelevanceModel, pairs: pl.DataFrame) -> float:
+    """The share of pairs [query, doc_id, text] whose most probable label is not the human one."""
+    known = pairs.join(lab.truth, on=PAIR)
+    probabilities = model.probabilities(known["query"].to_list(), known["text"].to_list())
+    labels = np.asarray(lab.config.labels.scale)[probabilities.argmax(axis=1)]
+    return float((labels != known["truth"].to_numpy()).mean())
 
 
 def _positive(chosen: pl.DataFrame, lab: Lab, config: Config) -> float:

@@ -60,7 +60,11 @@ class Layout:
         """Values and checks of documents."""
         plain = identity(schema, columns)
         texts = [name for name in self.texts() if name in schema]
-        attributes = [name for name, kind in self.kinds.items() if kind != "text" and name in schema]
+        attributes = [
+            name
+            for name, kind in self.kinds.items()
+            if name in schema and (kind != "text" or schema[name].is_numeric())  # a year read as text is a number still
+        ]
         lines = [_line(name, schema[name]) for name in texts]
         if columns.get("title") in schema:
             plain.values["title"] = _squeeze(plain.values["title"])
