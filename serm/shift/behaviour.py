@@ -53,7 +53,10 @@ def _reformulation(reference: Sample, current: Sample, minimum: int) -> View:
     """Sessions with more than one query, by Fisher's exact test; effect = difference of the shares."""
     sizes = [reference.size, current.size]
     again = [int((side.searches["queries"] > 1).sum()) for side in (reference, current)]
-    if min(sizes) < minimum or not sum(again):
+    if min(sizes) < minimum:
+        few = f"too few searches to compare ({sizes[0]} before, {sizes[1]} now)"
+        return View("reformulation", None, None, sizes[0], sizes[1], few)
+    if not sum(again):
         return View("reformulation", None, None, sizes[0], sizes[1], "no session has more than one query")
     table = [[again[side], sizes[side] - again[side]] for side in (0, 1)]
     shares = [again[side] / sizes[side] for side in (0, 1)]

@@ -32,8 +32,8 @@ def detect(
 
     A reference with only the column `query` (judged queries, say) is compared as to text, words and clusters alone,
     with the current window's distinct queries. Both samples have the same size, at most `settings.sample` searches, so
-    that effects and p-values do not grow with a window. A view counts when it is significant after Benjamini and Hochberg's
-    correction and its effect is at least `mild_effect`. Without a comparison the verdict is "unknown".
+    that effects and p-values do not grow with a window. A view counts when it is significant after Benjamini and
+    Hochberg's correction and its effect is at least `mild_effect`. Without a comparison the verdict is "unknown".
 
     Args:
         reference: the earlier impressions, or bare queries; may be empty.
