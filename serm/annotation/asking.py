@@ -1,5 +1,6 @@
 """One annotator takes the reasoning paths of one pair: earlier answers first, then as many calls as the vote needs."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -65,6 +66,7 @@ class Asker:
         self.tally = Tally()
         self.lost: str | None = None
         self._journal = journal
+        self._slots = asyncio.Semaphore(llm.concurrency)
         self._give_up_after = give_up_after
         self._successes = 0
         self._failures = 0
@@ -84,7 +86,8 @@ class Asker:
             else:
                 call = earlier or self._call(question, query, doc_id, outcomes)
                 try:
-                    reply = await self._ask(call, messages, known=earlier is not None)
+                    async with self._slots:
+                        reply = await self._ask(call, messages, known=earlier is not None)
                 except ProviderError as error:
                     return self._count(outcomes, replies, f"{self.name} at {self.llm.address}: {error}")
             replies.append(reply)

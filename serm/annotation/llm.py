@@ -41,6 +41,7 @@ class LLM(Protocol):
     model: str
     address: str  # where it answers, for error messages
     parameters: Mapping[str, Any]  # everything else that shapes its answers: part of a call's identity
+    concurrency: int  # calls that it takes at once
 
     async def complete(self, messages: Messages, n: int, request_key: str, metadata: Mapping[str, str]) -> Reply:
         """Ask for n answers; equal `request_key`s are one request, however often it is sent.

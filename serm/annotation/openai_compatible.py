@@ -72,11 +72,11 @@ class OpenAICompatible:
             "max_completion_tokens": max_completion_tokens,
             "extra_body": settings.extra_body,
         }
+        self.concurrency = settings.concurrency
         self._settings = settings
         self._key = api_key(settings)
         self._response_format = response_format(scale)
         self._client: Any = None
-        self._slots: asyncio.Semaphore | None = None
 
     async def complete(self, messages: Messages, n: int, request_key: str, metadata: Mapping[str, str]) -> Reply:
         """Ask for n answers in one request, tried again on 429, 5xx, timeouts and lost connections.
@@ -84,13 +84,12 @@ class OpenAICompatible:
         Raises:
             ProviderError: the attempts are used up, or the endpoint refused for good.
         """
-        if self._client is None or self._slots is None:
+        if self._client is None:
             from openai import AsyncOpenAI
 
             self._client = AsyncOpenAI(
                 api_key=self._key, base_url=self.address, max_retries=0, timeout=self._settings.timeout
             )
-            self._slots = asyncio.Semaphore(self._settings.concurrency)
         request: dict[str, Any] = {
             "model": self.model,
             "messages": messages,
@@ -110,15 +109,14 @@ class OpenAICompatible:
             retry=retry_if_exception_type(_TransientError),
             reraise=True,
         )
-        async with self._slots:
-            try:
-                return await retrying(self._attempt, request, n)
-            except _TransientError as error:
-                raise ProviderError(f"{error} (tried {attempts} times)") from error
+        try:
+            return await retrying(self._attempt, request, n)
+        except _TransientError as error:
+            raise ProviderError(f"{error} (tried {attempts} times)") from error
 
     async def close(self) -> None:
         """Close the connections; they belong to the event loop that opened them."""
-        client, self._client, self._slots = self._client, None, None
+        client, self._client = self._client, None
         if client is not None:
             await client.close()
 

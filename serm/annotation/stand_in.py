@@ -12,6 +12,8 @@ from serm.annotation.llm import Answer, Messages, Reply
 
 CHARACTERS_PER_TOKEN = 4  # a usual rule of thumb, only for the stand-in's own bill
 
+CONCURRENCY = 1_024  # no more than a bound: nothing waits on anything
+
 
 class LabelSource(Protocol):
     """Labels by lookup; label (i, p) may depend on nothing but annotator, pair, path number and seed."""
@@ -31,6 +33,7 @@ class StandInLLM:
         self.model = annotator
         self.address = "this process"
         self.parameters: Mapping[str, Any] = {"seed": seed}
+        self.concurrency = CONCURRENCY
         self._source = source
         self._seed = seed
         self._waiting: list[tuple[str, str, int, asyncio.Future[NDArray[np.integer[Any]]]]] = []

@@ -115,7 +115,7 @@ def review_queue(workspace: Workspace, round: int | None = None) -> pl.DataFrame
     titles = workspace.scan("documents").select("doc_id", "title").unique("doc_id")
     return (
         review.select("round", *PAIR, "reason", "votes")
-        .join(workspace.scan("judgments").select(PAIR), on=PAIR, how="anti")
+        .join(workspace.scan("judgments").filter(pl.col("split") != "hidden").select(PAIR), on=PAIR, how="anti")
         .join(mined, on=["round", *PAIR], how="left")
         .join(titles, on="doc_id", how="left")
         .select("round", *PAIR, "title", "reason", "votes", "agents", "mined_because", "priority")

@@ -4,6 +4,7 @@ A round is finished when its verdict is recorded. Until then a rerun goes on wit
 run left and pays for nothing twice.
 """
 
+import json
 from dataclasses import asdict, dataclass
 
 import polars as pl
@@ -26,7 +27,7 @@ class RoundSummary:
     kept: int
     review: int
     failed: int
-    calls: int
+    calls: int  # requests to the annotators, over all pairs of the round
     parent: str
     candidate: str | None  # none when too few labels were kept to train on
     promoted: bool
@@ -57,14 +58,22 @@ def unfinished(workspace: Workspace) -> int | None:
     return int(last) if done.head(1).collect().is_empty() else None
 
 
+def rounds_done(workspace: Workspace) -> list[RoundSummary]:
+    """Every finished round, in order."""
+    done = workspace.scan("runs").filter(pl.col("verb") == "evolve", pl.col("status") == "finished")
+    return [RoundSummary(**json.loads(result)) for result in done.sort("round").collect()["result"]]
+
+
 def _round(workspace: Workspace, number: int | None) -> RoundSummary:
     mined = mine(workspace, number)
     with workspace.run("evolve", mined.round) as run:
-        labels = annotate(workspace, mined.round)
+        failed = annotate(workspace, mined.round).failed
+        labels = workspace.scan("annotations").filter(round=mined.round).collect()
+        kept = labels.filter(pl.col("status") == "kept").height
         champion = registry.champion(workspace)
         candidate, promoted, before, after = None, False, None, None
-        if labels.kept < workspace.config.update.minimum_labels:
-            reasons = [f"{labels.kept} labels kept, fewer than update.minimum_labels: no candidate"]
+        if kept < workspace.config.update.minimum_labels:
+            reasons = [f"{kept} labels kept, fewer than update.minimum_labels: no candidate"]
         else:
             updated = update(workspace, mined.round)
             candidate, champion = updated.version, str(updated.parent)
@@ -76,8 +85,8 @@ def _round(workspace: Workspace, number: int | None) -> RoundSummary:
             if promoted:
                 registry.promote(workspace, candidate, "; ".join(reasons))
         summary = RoundSummary(
-            mined.round, mined.verdict, mined.mined, labels.kept, labels.review, labels.failed, labels.calls,
-            champion, candidate, promoted, reasons, before, after,
+            mined.round, mined.verdict or "unknown", mined.mined, kept, labels.height - kept, failed,
+            int(labels["calls"].sum()), champion, candidate, promoted, reasons, before, after,
         )  # fmt: skip
         run.result.update(asdict(summary))
     return summary

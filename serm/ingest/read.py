@@ -247,18 +247,32 @@ def _parquet_chunks(path: Path, label: str, rows: int) -> Iterator[Chunk]:
 
 
 def _arrow_column(name: str, column: pa.Array, faults: dict[int, list[str]]) -> pl.Series:
+    """One column, with the types that validation does not know turned into text or plain numbers."""
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
+    if any(test(column.type) for test in (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)):
+        return _bytes(name, column, faults)  # text without its mark, as some engines write it
     try:
         column.validate(full=True)
     except pa.ArrowInvalid:
         if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
             raise
-        cells = column.cast(pa.large_binary()).to_pylist()
-        return _texts(
-            name, [None if cell is None else cell.decode("utf-8", "surrogateescape") for cell in cells], faults
-        )
-    return cast(pl.Series, pl.from_arrow(column)).rename(name)
+        return _bytes(name, column.cast(pa.large_binary()), faults)
+    series = cast(pl.Series, pl.from_arrow(column)).rename(name)
+    if series.dtype.is_decimal():
+        return series.cast(pl.Float64)
+    if series.dtype in (pl.Time, pl.Duration, pl.UInt64):
+        return series.dt.to_string("iso") if series.dtype == pl.Duration else series.cast(pl.String)
+    if isinstance(series.dtype, pl.List) and series.dtype.inner in (pl.String, pl.Categorical):
+        return series.cast(pl.List(pl.String))
+    if series.dtype.is_nested() or series.dtype == pl.Object:
+        return _column(name, column.to_pylist(), faults)
+    return series
+
+
+def _bytes(name: str, column: pa.Array, faults: dict[int, list[str]]) -> pl.Series:
+    cells = column.to_pylist()
+    return _texts(name, [None if cell is None else cell.decode("utf-8", "surrogateescape") for cell in cells], faults)
 
 
 # --- columns --------------------------------------------------------------------------------------------------------
@@ -291,7 +305,7 @@ def _column(name: str, values: Sequence[Any], faults: dict[int, list[str]]) -> p
     for index, value in enumerate(values):
         if isinstance(value, (list, dict)):
             faults.setdefault(index, []).append(f"{name}: {NESTED}")
-    plain = [value if value is None or isinstance(value, str) else json.dumps(value) for value in values]
+    plain = [value if value is None or isinstance(value, str) else json.dumps(value, default=str) for value in values]
     return _texts(name, plain, faults)
 
 

@@ -110,7 +110,8 @@ def settled(workspace: Workspace, round: int) -> pl.LazyFrame:
     """Pairs [query, doc_id] that were mined in another round or judged by people."""
     key = ["query", "doc_id"]
     mined = workspace.scan("mined").filter(pl.col("round") != round).select(key)
-    return pl.concat([mined, workspace.scan("judgments").select(key)]).unique()
+    judged = workspace.scan("judgments").filter(pl.col("split") != "hidden").select(key)
+    return pl.concat([mined, judged]).unique()
 
 
 def _champion(workspace: Workspace) -> Any:
