@@ -30,7 +30,6 @@ class Part:
     chunks: Callable[[int], Iterator[Chunk]]
     columns: dict[str, str] = field(default_factory=dict)  # our field -> its column, where the shape says so
     split: str | None = None  # of judgments, where the shape says so
-    text_fields: tuple[str, ...] = ()  # of documents, where the shape says so
 
     @property
     def untyped(self) -> bool:
@@ -57,7 +56,6 @@ def file_part(
     adds: Sequence[str] = (),
     columns: dict[str, str] | None = None,
     split: str | None = None,
-    text_fields: tuple[str, ...] = (),
 ) -> Part:
     """A CSV, NDJSON or Parquet file as a part; `transform` reads the columns `needs` and adds those of `adds`."""
     name = label or str(path)
@@ -74,7 +72,7 @@ def file_part(
         for chunk in read.chunks(path, file_format, name, rows):
             yield chunk if transform is None else Chunk(transform(chunk.frame), chunk.bad)
 
-    return Part(kind, path, name, file_format, names, chunks, columns or {}, split, text_fields)
+    return Part(kind, path, name, file_format, names, chunks, columns or {}, split)
 
 
 def expand(sources: Sequence[str]) -> list[Path]:

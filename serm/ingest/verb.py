@@ -173,7 +173,7 @@ class _Importer:
             given = {**part.columns, **{f: c for f, c in self.columns.items() if f in SYNONYMS[part.kind]}}
             tally.mapping = understand(part.kind, names, given, self.settings.columns, part.label)
             tally.names = dict.fromkeys(names)
-            layout = Layout(tally.mapping, part.text_fields or self.settings.text_fields, part.untyped)
+            layout = Layout(tally.mapping, self.settings.text_fields, part.untyped)
             source = part.identity()
             with progress.track(f"ingesting {part.label}") as advance:
                 for chunk in part.chunks(self.settings.batch_rows):

@@ -129,7 +129,7 @@ ROWS = st.lists(
 
 
 @given(rows=ROWS, batch=st.integers(1, 5), lines=st.lists(st.binary(max_size=12), max_size=3))
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_row_is_lost_and_twice_is_once(tmp_path_factory, rows, batch: int, lines: list[bytes]) -> None:
     folder = tmp_path_factory.mktemp("fuzz")
     workspace = Workspace.create(folder / "w", f"ingest: {{batch_rows: {batch}}}\n")
@@ -188,7 +188,7 @@ def test_killed_anywhere_and_run_again_is_as_undisturbed(tmp_path: Path) -> None
     killed = Workspace.create(tmp_path / "killed", config)
     draw = random.Random(0)
     interrupted = 0
-    for _ in range(4):
+    for _ in range(3):
         process = subprocess.Popen(
             [sys.executable, "-c", KILLED, killed.root, source], stdout=subprocess.PIPE, env=dict(os.environ)
         )

@@ -168,3 +168,28 @@ def test_empty_files_count_nothing(workspace: Workspace, tmp_path: Path) -> None
     summary = ingest(workspace, sources)
     assert (summary.rows_read, summary.added, summary.quarantined) == (0, 0, 0)
     assert all("empty" in source.notes[0] for source in summary.sources)
+
+
+ODD = {
+    "list": pl.Series([["a"], None], dtype=pl.List(pl.String)), "struct": pl.Series([{"a": 1}, None]),
+    "decimal": pl.Series(["1.5", None]).cast(pl.Decimal(10, 2)),
+    "category": pl.Series(["x", None], dtype=pl.Categorical),
+    "time": pl.Series([1, None]).cast(pl.Time), "duration": pl.Series([1, None]).cast(pl.Duration("us")),
+    "binary": pl.Series([b"\xff", None], dtype=pl.Binary), "unsigned": pl.Series([2**63 + 5, None], dtype=pl.UInt64),
+    "null": pl.Series([None, None]), "array": pl.Series([[1, 2], None], dtype=pl.Array(pl.Int64, 2)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["impressions", "documents", "judgments"])
+def test_no_column_type_of_parquet_loses_or_stops_a_row(workspace: Workspace, tmp_path: Path, kind) -> None:
+    plain = {
+        "ts": ["2026-01-05"] * 2, "session": ["a", "b"], "query": ["q"] * 2, "doc_id": ["d", "e"], "position": [1] * 2,
+        "clicked": [True] * 2, "dwell": [None, 1.0], "grade": [1] * 2, "title": ["t"] * 2,
+    }  # fmt: skip
+    for odd in ODD.values():
+        for name in plain:
+            pl.DataFrame({**plain, name: odd}).write_parquet(tmp_path / "odd.parquet")
+            summary = ingest(workspace, [str(tmp_path / "odd.parquet")], kind=kind, dry_run=True)
+            assert summary.rows_read == 2 == summary.added + summary.already_there + summary.quarantined
+            if name in ("ts", "session", "query", "position", "clicked") and kind == "impressions":
+                assert summary.quarantined  # at least the null
