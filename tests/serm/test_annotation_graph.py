@@ -1,4 +1,4 @@
-"""Annotating pairs in this process: the graph's verdicts against votes counted with numpy, and who is asked how much."""
+"""Annotating pairs in this process: the graph's verdicts against votes counted with numpy, and who is asked what."""
 
 import asyncio
 import json
@@ -43,6 +43,8 @@ class TableOfLabels:
 
 class Recorder:
     """An LLM that keeps what it was asked, and passes on or fails."""
+
+    concurrency = 6
 
     def __init__(self, inner: StandInLLM, fails: Any = None) -> None:
         self.inner, self.fails = inner, fails
@@ -184,7 +186,7 @@ def test_a_dead_endpoint_is_given_up_and_the_other_finishes() -> None:
     assert set(found["status"]) == {"failed"}
     assert found["reason"].str.starts_with("ben at there: ").all()
     assert found["reason"].str.contains("not asked any more in this run: no connection").any()
-    assert len(llms["ben"].asked) <= 4 + 64  # those already on their way when it was given up
+    assert 4 <= len(llms["ben"].asked) < 4 + Recorder.concurrency  # those on their way when it was given up
     assert {doc_id for doc_id, *_ in llms["ada"].asked} == set(pairs()["doc_id"])
 
 
@@ -223,6 +225,8 @@ def test_background_is_shown_and_never_the_document_itself() -> None:
 class Scripted:
     """An LLM that says the same for every pair."""
 
+    concurrency = 1
+
     def __init__(self, answers: list[Answer]) -> None:
         self.model, self.address, self.parameters = "scripted", "there", {}
         self.answers = answers
@@ -246,7 +250,7 @@ def test_unreadable_paths_go_to_review_not_to_failed() -> None:
 
 def test_pairs_given_twice_and_no_annotators_are_refused() -> None:
     twice = pl.concat([pairs(2), pairs(1)])
-    with pytest.raises(ValueError, match="'query 0', 'd0'.*twice"):
+    with pytest.raises(ValueError, match=r"'query 0', 'd0'.*twice"):
         annotate_pairs(twice, documents(), recorders(TableOfLabels()), AnnotationSettings(), SCALE)
     with pytest.raises(ValueError, match="no annotator"):
         annotate_pairs(pairs(1), documents(), {}, AnnotationSettings(), SCALE)

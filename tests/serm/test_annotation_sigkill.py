@@ -1,5 +1,6 @@
 """Killed at random moments and run again: the same table, and nothing that the ledger knew is asked for again."""
 
+import inspect
 import random
 import signal
 import sqlite3
@@ -16,13 +17,14 @@ from serm.annotation.verbs import annotate
 from serm.workspace import Workspace
 
 PAIRS = 60
-KILLS = 5
+KILLS = 4
 PROGRAM = """
-import sys
-sys.path.insert(0, {tests!r})
-from test_annotation_verbs import letters
+from collections.abc import Sequence
+import numpy as np
+from numpy.typing import NDArray
 from serm.annotation.verbs import annotate
 from serm.workspace import Workspace
+{letters}
 annotate(Workspace.open({root!r}), embed=letters)
 """
 
@@ -59,7 +61,7 @@ def test_killed_runs_resume_and_pay_for_nothing_twice(tmp_path: Path) -> None:
         annotate(undisturbed, embed=letters)
     with serving(CountingServer(SCALE, delay=0.03)) as server:
         workspace = filled(tmp_path / "killed", server.url)
-        command = [sys.executable, "-c", PROGRAM.format(root=workspace.root, tests=str(Path(__file__).parent))]
+        command = [sys.executable, "-c", PROGRAM.format(root=workspace.root, letters=inspect.getsource(letters))]
         known: dict[str, int] = {}  # keys answered in the ledger -> how often the server had seen them by then
         killed = 0
         while True:

@@ -12,10 +12,14 @@ from annotation_server import CountingServer, known_label, serving
 from numpy.typing import NDArray
 from starlette.responses import JSONResponse
 
+from serm.annotation.core import annotate_pairs
 from serm.annotation.ledger import Ledger
 from serm.annotation.llm import Messages, ProviderError, Reply
 from serm.annotation.stand_in import StandInLLM
 from serm.annotation.verbs import AnnotatorsLostError, annotate, review_queue
+from serm.config import SimulateLLMSettings
+from serm.simulate.llm_server import Server, running
+from serm.simulate.standin import StandIn
 from serm.workspace import Workspace, WorkspaceError
 
 SCALE = [0, 1, 2, 3]
@@ -34,7 +38,9 @@ class Known:
 
 
 class Moody:
-    """A stand-in that fails for some documents while `down` is set."""
+    """A stand-in that fails for some documents."""
+
+    concurrency = 8
 
     def __init__(self, name: str, fails: set[str]) -> None:
         self.inner = StandInLLM(Known(), name)
@@ -142,7 +148,15 @@ def test_failed_pairs_are_completed_by_a_rerun(tmp_path: Path) -> None:
     assert "run serm annotate again" in summary.notes[-1]
     assert not bad & set(table(workspace)["doc_id"])
     healed = two()
-    rest = annotate(workspace, llms=healed, embed=letters)
+    embedded: list[list[str]] = []
+
+    def watched(texts: Sequence[str]) -> NDArray[np.float32]:
+        embedded.append(sorted(texts))
+        return letters(texts)
+
+    rest = annotate(workspace, llms=healed, embed=watched)
+    # All the round's queries together, though three pairs were left: other batches could give other neighbours.
+    assert sorted(set(workspace.read("mined")["query"])) in embedded
     assert (rest.pairs, rest.failed) == (3, 0)
     assert healed["ada"].calls == 0  # its answers to the failed pairs were in the ledger
     assert rest.reused > 0
@@ -190,6 +204,36 @@ def test_trouble_in_the_provider_changes_no_label(tmp_path: Path) -> None:
             tables.append(table(workspace))
         assert set(server.billed.values()) == {1}
     assert tables[0].equals(tables[1])
+
+
+def test_the_stand_in_server_and_the_stand_in_here_say_the_same(tmp_path: Path) -> None:
+    """Over HTTP with 429, 500 and hanging answers, or in this process: one verdict, and no path paid twice."""
+    workspace = filled(tmp_path / "w", config(DEAD, DEAD))
+    mined = workspace.read("mined").sort("query", "doc_id")
+    graded = mined.select("query", "doc_id", grade=pl.col("doc_id").str.slice(1).cast(pl.Int32) % 4)
+    faults = SimulateLLMSettings(rate_limited=0.1, server_error=0.1, hang=0.08, retry_after=0.05, hang_seconds=30)
+    source = StandIn(graded, SCALE, faults, seed=4)
+    server = Server(source, {})
+    with running(server) as url:
+        for annotator in workspace.config.annotation.annotators:
+            annotator.base_url, annotator.retries, annotator.timeout = url, 12, 0.5
+        summary = annotate(workspace, embed=letters)
+    assert summary.failed == 0
+    assert server.bill.faults.keys() >= {"rate_limited", "server_error", "hang"}
+    assert (server.bill.stats()["keys_billed_twice"], server.bill.stats()["paths_billed_twice"]) == (0, 0)
+    llms = {name: StandInLLM(source, f"model-{name}") for name in ("ada", "ben")}
+    docs = workspace.read("documents")
+    expected = annotate_pairs(mined, docs, llms, workspace.config.annotation, SCALE)
+    verdict = ["query", "doc_id", "status", "label", "calls"]
+    assert table(workspace).select(verdict).equals(expected.select(verdict))
+    assert set(expected["status"]) == {"kept", "review"}
+
+
+def test_calls_in_flight_are_bounded(tmp_path: Path) -> None:
+    with serving(CountingServer(SCALE, delay=0.03)) as server:
+        text = config(server.url, server.url).replace('"retries": 1', '"retries": 1, "concurrency": 3')
+        annotate(filled(tmp_path / "w", text), embed=letters)
+    assert server.most_in_flight == 2 * 3  # two annotators of three each
 
 
 def test_a_missing_key_stops_before_anything_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
