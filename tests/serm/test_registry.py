@@ -220,9 +220,10 @@ def test_racing_promotions_lose_no_update(published: Workspace) -> None:
 
 def promote_for_ever(root: str, ready) -> None:
     workspace = Workspace.open(root)
-    ready.set()
-    for version in itertools.cycle(["v1", "v2", "v3"]):
+    for step, version in enumerate(itertools.cycle(["v1", "v2", "v3"])):
         registry.promote(workspace, version, "endless")
+        if step == 1:  # whoever was champion, at least one promotion has been made
+            ready.set()
 
 
 def test_twenty_kills_of_a_promoter(published: Workspace) -> None:
@@ -241,4 +242,4 @@ def test_twenty_kills_of_a_promoter(published: Workspace) -> None:
         registry.promote(published, wanted, "rerun")
         assert consistent(published)[-1] == registry.champion(published) == wanted
         last = len(consistent(published))
-    assert last > 20
+    assert last >= 20

@@ -184,9 +184,9 @@ def test_four_writers_at_once_give_the_exact_union(workspace: Workspace, work) -
 
 def append_for_ever(root: str, ready) -> None:
     workspace = Workspace.open(root)
-    ready.set()
     for start in itertools.cycle(range(0, 60, 3)):
         workspace.append("documents", documents(range(start, start + 6)))
+        ready.set()
         workspace.upsert("documents", documents(range(start, start + 6), "final"))
 
 
