@@ -211,7 +211,7 @@ class EvaluationSettings(Room):
     """Measures, intervals and the gate."""
 
     measures: list[str] = Field(["nDCG@1", "nDCG@5", "nDCG@10", "RR"], description="ir_measures names.")
-    gate_measure: str = "nDCG@10"
+    gate_measure: str = Field("nDCG@10", description="The measure that the gate compares.")
     resamples: int = Field(2_000, ge=100, description="Bootstrap resamples over queries.")
     minimum_queries: int = Field(30, ge=2, description="Fewer judged queries than this: the gate refuses.")
     alpha: float = Field(0.05, gt=0, lt=1, description="Level of the paired test.")
