@@ -41,12 +41,14 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; the same command goes on where it stopped\n")
         sys.exit(130)
-    except Exception as error:  # noqa: BLE001 - the edge: a person gets a sentence, --debug the trace
+    except Exception as error:
         if "--debug" in sys.argv:
             raise
         expected = isinstance(error, (ValueError, OSError, RuntimeError))
         prefix = "" if expected else f"unexpected {type(error).__name__}: "
-        sys.stderr.write(f"error: {prefix}{error}\n" + ("" if expected else "run it again with --debug and report it\n"))
+        sys.stderr.write(
+            f"error: {prefix}{error}\n" + ("" if expected else "run it again with --debug and report it\n")
+        )
         sys.exit(1)
 
 
@@ -92,7 +94,7 @@ def ingest(
     kind: Annotated[str, typer.Option(help="impressions, documents or judgments.")] = "impressions",
     shape: Annotated[str, typer.Option(help="auto, table, msrd, beir, trec or esci.")] = "auto",
     column: Annotated[list[str] | None, typer.Option(help="ours=theirs, for other column names. Repeatable.")] = None,
-    split: Annotated[str | None, typer.Option(help="train, dev, anchor, fresh or hidden; by query hash if absent.")] = None,
+    split: Annotated[str | None, typer.Option(help="train, dev, anchor, fresh or hidden; else by query.")] = None,
     judge: Annotated[str | None, typer.Option(help="Who judged.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what is understood; write nothing.")] = False,
     where: Where = HERE, sets: Sets = None, json: Json = False, debug: Debug = False,
@@ -157,7 +159,7 @@ def annotate(
     round: Annotated[int | None, typer.Option(help="Round number; the last mined if absent.")] = None,
     where: Where = HERE, sets: Sets = None, json: Json = False, debug: Debug = False,
 ) -> None:  # fmt: skip
-    """Let the configured LLMs label the mined pairs; kept where they agree. A killed run goes on, paying nothing twice."""
+    """Let the LLMs label the mined pairs; kept where they agree. A killed run goes on and pays nothing twice."""
     from serm.annotation.verbs import annotate as verb
 
     _show("annotated", verb(_open(where, sets), round), json)

@@ -67,12 +67,12 @@ def _embedded(inside: str, checkout: str) -> Path:
 
 
 def _ingest_judgments(workspace: Workspace, path: Path, rounds: int) -> dict[str, list[str]]:
-    """Cut the judged queries by the year in which they arrive, ingest each part under its split; returns its queries."""
+    """Cut the judged queries by the year of their arrival and ingest each part under its split; returns its queries."""
     judgments = pl.read_parquet(path)
     scale = workspace.config.labels.scale
     arrival = arrival_values(judgments, workspace.read("documents"), "year", scale)
     rng = np.random.default_rng(workspace.config.seed)
-    old = arrival.filter(pl.col("arrival") <= LAST_OLD_YEAR)["query"].to_numpy()[:]
+    old = arrival.filter(pl.col("arrival") <= LAST_OLD_YEAR)["query"].to_numpy()
     new = arrival.filter(pl.col("arrival") > LAST_OLD_YEAR)
     old = rng.permutation(old)
     drawn = rng.permutation(new["query"].to_numpy())

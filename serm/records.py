@@ -1,10 +1,12 @@
 """The nouns and their checks: the schema, key and required columns of every table, written here once."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
 
-Timestamp = pl.Datetime("us", "UTC")
+Strings: Any = pl.List(pl.String)
+Timestamp: Any = pl.Datetime("us", "UTC")
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,9 @@ class Table:
             if column not in frame.columns:
                 raise ValueError(f"{self.name}: column {column!r} is required and absent")
             if frame[column].null_count():
-                raise ValueError(f"{self.name}: column {column!r} holds {frame[column].null_count()} nulls; none allowed")
+                raise ValueError(
+                    f"{self.name}: column {column!r} holds {frame[column].null_count()} nulls; none allowed"
+                )
         columns = [
             (pl.col(name) if name in frame.columns else pl.lit(None, dtype).alias(name)).cast(dtype)
             for name, dtype in self.schema.items()
@@ -83,8 +87,8 @@ DOCUMENTS = Table(
     required=("doc_id", "text"),
 )
 
-# Splits of human judgments: train (supervised start), dev (early stopping), anchor (old held-out), fresh (new held-out),
-# and hidden: truth that only simulated users and the stand-in annotators may know; training and evaluation never read it.
+# Splits of human judgments: train (supervised start), dev (early stopping), anchor (old held-out), fresh (new
+# held-out), and hidden: truth that only simulated users and stand-in annotators may know, never training or evaluation.
 SPLITS = ("train", "dev", "anchor", "fresh", "hidden")
 
 JUDGMENTS = Table(
@@ -113,8 +117,8 @@ MINED = Table(
             "query": pl.String,
             "doc_id": pl.String,
             "locale": pl.String,
-            "agents": pl.List(pl.String),  # who took it, among AGENTS (or "random")
-            **{agent: pl.Float64 for agent in AGENTS},  # each agent's own score; null where it had none
+            "agents": Strings,  # who took it, among AGENTS (or "random")
+            **dict.fromkeys(AGENTS, pl.Float64),  # each agent's own score; null where it had none
             "score": pl.Float64,  # f(q, d) of the champion at mining time
             "priority": pl.Float64,  # 0..1, what selection ranked by
             "cluster": pl.Int32,

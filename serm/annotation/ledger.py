@@ -152,6 +152,11 @@ class Ledger:
             self._write(connection, intents, replies)
             return _lookup(connection, questions)
 
+    def answered_keys(self) -> set[str]:
+        """The request keys of every call whose answer is recorded."""
+        with self._engine.begin() as connection:
+            return set(connection.execute(select(_calls.c.request_key).where(_calls.c.answers.is_not(None))).scalars())
+
     def totals(self) -> dict[str, Totals]:
         """Calls, answers and tokens by annotator."""
         columns = (

@@ -22,11 +22,15 @@ from serm.config import Config
 from serm.evaluation.metrics import per_query
 from serm.evaluation.scoring import score_judged
 from serm.evolution.scenario import Scenario, cut, windows
-from serm.evolution.strategies import Labelled, Lab, gather_labels
+from serm.evolution.strategies import Lab, Labelled, gather_labels
 from serm.evolution.update import train_first, train_next
 from serm.relevance.embedding import embed
 
 PAIR = ["query", "doc_id"]
+# What a cell depends on, besides the data; evaluation counts by its measures alone.
+ROOMS = {
+    "labels", "relevance", "shift", "clicks", "mining", "annotation", "update", "simulate", "simulate_llm", "backtest",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -66,10 +70,12 @@ def backtest(
 
 def digest(judgments: pl.DataFrame, documents: pl.DataFrame, config: Config) -> str:
     """A name for everything that a cell's result depends on but seed and strategy."""
-    rooms = config.model_dump(mode="json")
+    rooms = config.model_dump(mode="json", include=ROOMS)
     rooms["backtest"] = {k: v for k, v in rooms["backtest"].items() if k not in ("seeds", "strategies")}
     data = [int(frame.hash_rows(seed=0).sum()) for frame in (judgments, documents)]  # type: ignore[arg-type]
-    return hashlib.sha256(json.dumps([rooms, data], sort_keys=True).encode()).hexdigest()[:12]
+    return hashlib.sha256(json.dumps([rooms, config.evaluation.measures, data], sort_keys=True).encode()).hexdigest()[
+        :12
+    ]
 
 
 def _run(

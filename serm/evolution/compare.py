@@ -32,7 +32,9 @@ def backtest(workspace: Workspace) -> dict[str, Any]:
         raise WorkspaceError("a backtest needs documents and human judgments; add them with: serm ingest")
     config = workspace.config
     people = (
-        judgments.filter(~pl.col("judge").str.starts_with("llm:")).select("query", "doc_id", "grade").sort("query", "doc_id")
+        judgments.filter(~pl.col("judge").str.starts_with("llm:"))
+        .select("query", "doc_id", "grade")
+        .sort("query", "doc_id")
     )
     documents = documents.select("doc_id", "title", "text", "attributes").sort("doc_id")
     folder = workspace.local("backtests", "cells").parent
@@ -66,7 +68,10 @@ def summarise(cells: list[dict[str, Any]], resamples: int, seed: int) -> dict[st
             for measure in measures:
                 interval = mean_interval(frames[name][measure].to_numpy() * 100, LEVEL, resamples, seed)
                 row[f"{label} {measure}"] = _spread(interval.mean, interval.low, interval.high)
-        row |= {key: _mean_fact(cells, name, key) for key in ("precision", "random_precision", "kept", "label_accuracy", "calls")}
+        row |= {
+            key: _mean_fact(cells, name, key)
+            for key in ("precision", "random_precision", "kept", "label_accuracy", "calls")
+        }
         table.append(row)
     differences = [
         _difference(frames[name], frames[base], where, measure, name, base, resamples, seed)
@@ -101,7 +106,9 @@ def _curves(cells: list[dict[str, Any]], names: list[str]) -> dict[str, dict[str
         mine = [cell for cell in cells if cell["strategy"] == name]
         rounds = min(len(cell["fresh"]) for cell in mine)
         curves[name] = {
-            measure: [float(np.mean([np.mean(cell["fresh"][r][measure]) for cell in mine]) * 100) for r in range(rounds)]
+            measure: [
+                float(np.mean([np.mean(cell["fresh"][r][measure]) for cell in mine]) * 100) for r in range(rounds)
+            ]
             for measure in ("nDCG@1", "nDCG@10")
         }
     return curves

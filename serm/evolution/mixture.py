@@ -11,7 +11,9 @@ from serm.config import UpdateSettings
 COLUMNS = ("query", "text", "label")
 
 
-def mix(new: pl.DataFrame, earlier: pl.DataFrame, original: pl.DataFrame, settings: UpdateSettings, seed: int) -> pl.DataFrame:
+def mix(
+    new: pl.DataFrame, earlier: pl.DataFrame, original: pl.DataFrame, settings: UpdateSettings, seed: int
+) -> pl.DataFrame:
     """One pass of training pairs [query, text, label, weight] made of three frames [query, text, label].
 
     `settings.epochs` passes over `new` are `settings.new_share` of the result; what a source lacks, the original

@@ -18,12 +18,14 @@ def page(result: dict[str, Any]) -> str:
     """One self-contained HTML page of a backtest's result."""
     figures = [_figure(result["curves"], measure) for measure in ("nDCG@1", "nDCG@10")]
     plots = "".join(
-        figure.to_html(full_html=False, include_plotlyjs="inline" if i == 0 else False) for i, figure in enumerate(figures)
+        figure.to_html(full_html=False, include_plotlyjs="inline" if i == 0 else False)
+        for i, figure in enumerate(figures)
     )
     return (
         "<!doctype html><html lang='en'><meta charset='utf-8'><title>serm backtest</title>"
         "<style>body{font:15px/1.5 system-ui,sans-serif;max-width:1080px;margin:2rem auto;padding:0 1rem;color:#222}"
-        "table{border-collapse:collapse;font-size:13px}td,th{padding:.3rem .6rem;border-bottom:1px solid #ddd;text-align:right}"
+        "table{border-collapse:collapse;font-size:13px}"
+        "td,th{padding:.3rem .6rem;border-bottom:1px solid #ddd;text-align:right}"
         "td:first-child,th:first-child{text-align:left}</style>"
         "<h1>Backtest</h1><p>Measured on held-out searches by people's judgments; 95% bootstrap intervals over queries."
         f"</p>{plots}<h2>After the last round</h2>{_table(result['table'])}"
@@ -43,7 +45,8 @@ def _figure(curves: dict[str, dict[str, list[float]]], measure: str) -> go.Figur
             line={"color": COLOURS[name], "width": 4 if name == "serm" else 2, "dash": "dot" if flat else "solid"},
         )  # fmt: skip
     figure.update_layout(
-        title=f"{measure} on fresh searches, %", template="plotly_white", height=420, margin={"l": 50, "r": 20, "t": 50, "b": 40},
+        title=f"{measure} on fresh searches, %", template="plotly_white", height=420,
+        margin={"l": 50, "r": 20, "t": 50, "b": 40},
         xaxis={"title": "round", "dtick": 1}, legend={"orientation": "h", "y": -0.2},
     )  # fmt: skip
     return figure

@@ -9,7 +9,6 @@ serm           what all agents mine together, labelled by the annotators
 oracle         the same pairs as serm, labelled by people
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +22,7 @@ from serm.evolution.scenario import Scenario
 from serm.mining.mine import mine_window
 from serm.records import AGENTS
 from serm.relevance.model import RelevanceModel
+from serm.shift import Embed
 from serm.simulate.standin import StandIn
 
 PAIR = ["query", "doc_id"]
@@ -42,7 +42,12 @@ class Lab:
     """What every strategy shares: the truth, the annotators, and the documents."""
 
     def __init__(
-        self, scenario: Scenario, judgments: pl.DataFrame, documents: pl.DataFrame, config: Config, embedder: Callable[[list[str]], Any]
+        self,
+        scenario: Scenario,
+        judgments: pl.DataFrame,
+        documents: pl.DataFrame,
+        config: Config,
+        embedder: Embed,
     ) -> None:
         """Bind the stand-in annotators to the human grades that they err about."""
         self.config = config
@@ -62,7 +67,11 @@ def gather_labels(
     config = lab.config
     seed = config.seed * 1_009 + round
     agents = {"serm": list(AGENTS), "oracle": list(AGENTS), "random": ["random"], "self_training": ["random"]}
-    exclude = pl.concat([batch.mined for batch in gathered]) if gathered else pl.DataFrame(schema=dict.fromkeys(PAIR, pl.String))
+    exclude = (
+        pl.concat([batch.mined for batch in gathered])
+        if gathered
+        else pl.DataFrame(schema=dict.fromkeys(PAIR, pl.String))
+    )
     mined = mine_window(
         reference, current, lab.documents, model, lab.embed, exclude, config, config.mining.budget, seed,
         agents.get(strategy, [strategy]),
@@ -82,7 +91,12 @@ def gather_labels(
         labelled = chosen.join(lab.truth, on=PAIR).select(*PAIR, "text", label=pl.col("truth").cast(pl.Int32))
     else:
         annotated = annotate_pairs(
-            chosen.select(PAIR), lab.documents, lab.llms, config.annotation, config.labels.scale, names=config.labels.names
+            chosen.select(PAIR),
+            lab.documents,
+            lab.llms,
+            config.annotation,
+            config.labels.scale,
+            names=config.labels.names,
         )
         kept = annotated.filter(pl.col("status") == "kept").select(*PAIR, "label")
         labelled = kept.join(lab.texts, on="doc_id").select(*PAIR, "text", "label").sort(PAIR)

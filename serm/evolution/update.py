@@ -132,7 +132,9 @@ def _summary(manifest: dict[str, Any], reused: bool) -> UpdateSummary:
 # --- training without a workspace, as the backtest does it -------------------------------------------------------
 
 
-def train_first(original: pl.DataFrame, dev: pl.DataFrame, config: Config, checkpoint: Path | None = None) -> tuple[Any, Any]:
+def train_first(
+    original: pl.DataFrame, dev: pl.DataFrame, config: Config, checkpoint: Path | None = None
+) -> tuple[Any, Any]:
     """The starting model: base weights trained on human pairs [query, text, label], stopped early on `dev`.
 
     `dev` has query, doc_id, text, grade and may be empty. Returns (model, Trained).
@@ -145,7 +147,8 @@ def train_first(original: pl.DataFrame, dev: pl.DataFrame, config: Config, check
 
     def measure() -> float:
         scores = score_judged(model, dev, dev.select("doc_id", "text").unique("doc_id"))
-        return float(per_query(dev.select("query", "doc_id", "grade"), scores, [DEV_MEASURE]).values[DEV_MEASURE].mean())  # type: ignore[arg-type]
+        values = per_query(dev.select("query", "doc_id", "grade"), scores, [DEV_MEASURE]).values[DEV_MEASURE]
+        return float(values.to_numpy().mean())
 
     plan = Plan(
         relevance.max_epochs, relevance.batch_pairs, relevance.learning_rate, relevance.weight_decay,

@@ -91,6 +91,9 @@ def next_round(workspace: Workspace) -> int:
 def windows(workspace: Workspace) -> tuple[pl.LazyFrame, pl.LazyFrame]:
     """The reference and the current window of impressions, lazily.
 
+    Searches whose queries people judged for evaluation (fresh and anchor) are left out of the current window: a label
+    mined from them would leak into the gate.
+
     Raises:
         WorkspaceError: there are no impressions.
     """
@@ -103,7 +106,8 @@ def windows(workspace: Workspace) -> tuple[pl.LazyFrame, pl.LazyFrame]:
     reference = impressions.filter((pl.col("ts") > earliest) & (pl.col("ts") <= start))
     if reference.head(1).collect().is_empty():
         reference = workspace.scan("judgments").filter(split="train").select("query").unique()
-    return reference, impressions.filter(pl.col("ts") > start)
+    held_out = workspace.scan("judgments").filter(pl.col("split").is_in(["fresh", "anchor"])).select("query").unique()
+    return reference, impressions.filter(pl.col("ts") > start).join(held_out, on="query", how="anti")
 
 
 def settled(workspace: Workspace, round: int) -> pl.LazyFrame:

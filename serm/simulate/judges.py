@@ -33,10 +33,10 @@ CORRELATION = 0.85
 def confusion_for(scale: Sequence[int], binary_from: int = 1) -> NDArray[np.float64]:
     """The measured confusion P(answer | truth) carried over to a scale of k grades; shape (k, k), rows sum to 1.
 
-    Four grades: as measured. Two grades: measured grades from `binary_from` on count as relevant (1: relevant at all; 2 is
-    the usual cut for TREC Deep Learning), rows pooled by how often the assessors gave each grade. Any other size: rows are
-    interpolated linearly between measured ones, and each row's probability, spread evenly over its quarter of the
-    unit interval, is cut into k equal parts (ours).
+    Four grades: as measured. Two grades: measured grades from `binary_from` on count as relevant (1: relevant at all;
+    2 is the usual cut for TREC Deep Learning), rows pooled by how often the assessors gave each grade. Any other size:
+    rows are interpolated linearly between measured ones, and each row's probability, spread evenly over its quarter of
+    the unit interval, is cut into k equal parts (ours).
     """
     measured = np.asarray(CONFUSION)
     k = len(scale)

@@ -26,7 +26,9 @@ def settings(tmp_path: Path) -> RelevanceSettings:
     """Settings whose base is a tiny random BERT with MiniLM's tokenizer."""
     folder = tmp_path / "tiny"
     torch.manual_seed(0)
-    config = BertConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, vocab_size=30522)
+    config = BertConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, vocab_size=30522
+    )
     BertForSequenceClassification(config).save_pretrained(folder)
     AutoTokenizer.from_pretrained(resolve("embedded:minilm")).save_pretrained(folder)
     return RelevanceSettings(base=str(folder), precision="fp32", max_tokens=32, batch_tokens=64, device="cpu")
@@ -34,7 +36,7 @@ def settings(tmp_path: Path) -> RelevanceSettings:
 
 def make_pairs(rows: int) -> pl.DataFrame:
     rng = np.random.default_rng(1)
-    words = np.array("red blue shoes hat rain night run cheap warm".split())
+    words = np.array(["red", "blue", "shoes", "hat", "rain", "night", "run", "cheap", "warm"])
     return pl.DataFrame(
         {
             "query": [" ".join(rng.choice(words, 2)) for _ in range(rows)],

@@ -1,0 +1,212 @@
+"""SIGKILL serm at random moments during ingest, annotate, update and promote; afterwards nothing may be amiss.
+
+    python benchmarks/kills.py --kills 20
+
+Two copies of one workspace run the same four commands. One is left alone; in the other each command is killed at random
+moments, and then run to its end. Compared are the tables, the model's weights, and the stand-in LLM's own bill.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+from polars.testing import assert_frame_equal
+from safetensors.torch import load_file
+from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+
+from serm import registry
+from serm.annotation.ledger import Ledger
+from serm.evolution.update import update
+from serm.ingest import ingest
+from serm.mining import mine
+from serm.records import TABLES
+from serm.relevance.weights import resolve
+from serm.simulate import simulate
+from serm.simulate.llm_server import Server, llm_server, running
+from serm.workspace import Workspace
+
+ROOT = Path(__file__).resolve().parents[1]
+COMPARED = ("documents", "judgments", "impressions", "quarantine", "mined", "annotations")
+CONFIG = """
+relevance: {{base: "{base}", max_tokens: 48, precision: fp32, max_epochs: 1, evaluate_every: 50, checkpoint_every: 5}}
+update: {{epochs: 4, new_share: 0.2, original_share: 0.8, earlier_share: 0.0}}
+ingest: {{batch_rows: 1500}}
+mining: {{budget: 150, quiet_share: 1.0, candidates: 1500, judged: 300}}
+simulate: {{sessions: 1200, days: 10}}
+annotation:
+  batch_pairs: 8
+  knowledge_documents: 0
+  annotators:
+    - {{name: ada, model: stand-in-a, base_url: "http://127.0.0.1:{port}/v1", concurrency: 2}}
+    - {{name: ben, model: stand-in-b, base_url: "http://127.0.0.1:{port}/v1", concurrency: 2}}
+"""
+
+
+def main() -> None:
+    """Prepare, run both copies, compare, print the result as JSON; exit code 1 on any difference."""
+    parser = argparse.ArgumentParser(description="SIGKILL serm at random moments and compare with an undisturbed run.")
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        result = compare(Path(scratch), arguments.kills, arguments.seed)
+    print(json.dumps(result, indent=2))
+    sys.exit(0 if result["equal"] and not result["paths_billed_twice"] and not result["recorded_asked_again"] else 1)
+
+
+def compare(scratch: Path, kills: int, seed: int) -> dict[str, object]:
+    """Run both copies and say what differed."""
+    torch.set_num_threads(1)
+    base, port = prepare(scratch)
+    log = scratch / "log.parquet"
+    quiet, killed = scratch / "quiet", scratch / "killed"
+    shutil.copytree(base, quiet)
+    shutil.copytree(base, killed)
+    rng = np.random.default_rng(seed)
+    spent, _, _, _ = run_all(quiet, log, port, rng, {})
+    plan = dict(zip(spent, [len(part) for part in np.array_split(np.arange(kills), len(spent))], strict=True))
+    _, landed, stats, asked_again = run_all(killed, log, port, rng, plan, spent)
+    differences = [table for table in COMPARED if not same(quiet, killed, table)]
+    if not same_champion(quiet, killed):
+        differences.append("champion")
+    return {
+        "kills": landed,
+        "equal": not differences,
+        "differences": differences,
+        "completed_answers": stats["completed"],
+        "paths_billed_twice": stats["paths_billed_twice"],
+        "keys_billed_twice": stats["keys_billed_twice"],
+        "recorded_asked_again": asked_again,
+    }
+
+
+def prepare(scratch: Path) -> tuple[Path, int]:
+    """A workspace with a first model and a mined round, and a log that is not ingested yet."""
+    tiny, base = scratch / "tiny", scratch / "base"
+    torch.manual_seed(0)
+    shape = BertConfig(hidden_size=64, num_hidden_layers=2, num_attention_heads=2, intermediate_size=128)
+    BertForSequenceClassification(shape).save_pretrained(tiny)
+    AutoTokenizer.from_pretrained(resolve("embedded:minilm")).save_pretrained(tiny)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    workspace = Workspace.create(base, CONFIG.format(base=tiny, port=port))
+    ingest(workspace, [str(ROOT / "data/demo/documents.parquet")], kind="documents")
+    judgments = pl.read_parquet(ROOT / "data/demo/judgments.parquet")
+    queries = sorted(set(judgments["query"]))[::6]
+    for split, chosen in (("train", queries[:60]), ("hidden", queries[60:])):
+        part = scratch / f"{split}.parquet"
+        judgments.filter(pl.col("query").is_in(chosen)).write_parquet(part)
+        ingest(workspace, [str(part)], kind="judgments", split=split)
+    update(workspace)
+    simulate(workspace, queries=queries[60:])
+    mine(workspace, 1)
+    frame = workspace.read("impressions").sort("ts", "session", "position")
+    later = frame.with_columns(pl.col("ts") + pl.duration(days=30), session=pl.col("session") + "-later")
+    bad = later.head(40).with_columns(position=pl.lit(-1, pl.Int32))
+    pl.concat([later, bad]).write_parquet(scratch / "log.parquet")
+    return base, port
+
+
+def run_all(
+    folder: Path, log: Path, port: int, rng: np.random.Generator, plan: dict[str, int],
+    usual: dict[str, float] | None = None,
+) -> tuple[dict[str, float], dict[str, int], dict[str, int], int]:  # fmt: skip
+    """Run the four commands, each killed as often as `plan` says: seconds, kills that landed, the LLM's bill."""
+    workspace = Workspace.open(folder)
+    server: Server = llm_server(workspace)
+    spent: dict[str, float] = {}
+    landed: dict[str, int] = {}
+    asked_again = 0
+    with running(server, "127.0.0.1", port):
+        for verb in ("ingest", "annotate", "update", "promote"):
+            landed[verb] = 0
+            for _ in range(plan.get(verb, 0)):
+                recorded = answered(workspace)
+                before = dict(server.stats()["completions_by_key"])
+                process = start(verb, folder, log)
+                time.sleep(float(rng.uniform(0.25, 1.0)) * (usual or {})[verb])
+                landed[verb] += process.poll() is None
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+                after = server.stats()["completions_by_key"]
+                asked_again += sum(after[key] > before.get(key, 0) for key in recorded if key in after)
+            began = time.monotonic()
+            process = start(verb, folder, log)
+            errors = process.communicate()[1]
+            if process.returncode:
+                raise SystemExit(f"{verb} failed: {errors.decode()}")
+            spent[verb] = time.monotonic() - began
+        stats = server.stats()
+    return spent, landed, stats, asked_again
+
+
+def answered(workspace: Workspace) -> set[str]:
+    """The keys of requests whose answer the ledger holds."""
+    path = workspace.local("ledger.sqlite")
+    if not path.exists():
+        return set()
+    ledger = Ledger(path)
+    try:
+        return ledger.answered_keys()
+    finally:
+        ledger.close()
+
+
+def start(verb: str, folder: Path, log: Path) -> subprocess.Popen[bytes]:
+    """One serm command as a process of its own."""
+    arguments = {
+        "ingest": ["ingest", str(log)],
+        "annotate": ["annotate", "--round", "1"],
+        "update": ["update", "--round", "1"],
+        "promote": ["promote", candidate(folder)] if verb == "promote" else [],
+    }[verb]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENAI_API_KEY": "loopback"}
+    command = [sys.executable, "-m", "serm.cli", *arguments, "--workspace", str(folder), "--debug"]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment)
+
+
+def candidate(folder: Path) -> str:
+    """The version that round 1 made."""
+    return next(name for name in registry.versions(Workspace.open(folder)) if name.startswith("r001"))
+
+
+def same(one: Path, other: Path, table: str) -> bool:
+    """Whether two workspaces hold the same rows of a table."""
+    frames = []
+    for folder in (one, other):
+        key = list(TABLES[table].key)
+        frames.append(Workspace.open(folder).read(table).sort(key))
+    try:
+        assert_frame_equal(*frames)
+    except AssertionError as error:
+        sys.stderr.write(f"{table}: {error}\n")
+        return False
+    return True
+
+
+def same_champion(one: Path, other: Path) -> bool:
+    """Whether two workspaces have the same champion with the same weights and history, and no other versions."""
+    a, b = Workspace.open(one), Workspace.open(other)
+    columns = ["version", "previous", "action", "sequence"]
+    if registry.versions(a) != registry.versions(b) or not registry.history(a).select(columns).equals(
+        registry.history(b).select(columns)
+    ):
+        return False
+    weights = [load_file(registry.folder(w, registry.champion(w)) / "model.safetensors") for w in (a, b)]
+    return all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Prefect flows: when and where serm's verbs run."""
