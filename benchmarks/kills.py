@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -33,7 +34,7 @@ from serm.mining import mine
 from serm.records import TABLES
 from serm.relevance.weights import resolve
 from serm.simulate import simulate
-from serm.simulate.llm_server import Server, llm_server, running
+from serm.simulate.llm_server import llm_server, running
 from serm.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,7 +43,7 @@ CONFIG = """
 relevance: {{base: "{base}", max_tokens: 48, precision: fp32, max_epochs: 1, evaluate_every: 50, checkpoint_every: 5}}
 update: {{epochs: 4, new_share: 0.2, original_share: 0.8, earlier_share: 0.0}}
 ingest: {{batch_rows: 1500}}
-mining: {{budget: 150, quiet_share: 1.0, candidates: 1500, judged: 300}}
+mining: {{budget: 300, quiet_share: 1.0, candidates: 2500, judged: 300}}
 simulate: {{sessions: 1200, days: 10}}
 annotation:
   batch_pairs: 8
@@ -65,7 +66,7 @@ def main() -> None:
     sys.exit(0 if result["equal"] and not result["paths_billed_twice"] and not result["recorded_asked_again"] else 1)
 
 
-def compare(scratch: Path, kills: int, seed: int) -> dict[str, object]:
+def compare(scratch: Path, kills: int, seed: int) -> dict[str, Any]:
     """Run both copies and say what differed."""
     torch.set_num_threads(1)
     base, port = prepare(scratch)
@@ -74,9 +75,9 @@ def compare(scratch: Path, kills: int, seed: int) -> dict[str, object]:
     shutil.copytree(base, quiet)
     shutil.copytree(base, killed)
     rng = np.random.default_rng(seed)
-    spent, _, _, _ = run_all(quiet, log, port, rng, {})
-    plan = dict(zip(spent, [len(part) for part in np.array_split(np.arange(kills), len(spent))], strict=True))
-    _, landed, stats, asked_again = run_all(killed, log, port, rng, plan, spent)
+    usual, _, _, _ = run_all(quiet, log, port, rng, {})
+    plan = dict(zip(usual, [len(part) for part in np.array_split(np.arange(kills), len(usual))], strict=True))
+    _, landed, stats, asked_again = run_all(killed, log, port, rng, plan, usual)
     differences = [table for table in COMPARED if not same(quiet, killed, table)]
     if not same_champion(quiet, killed):
         differences.append("champion")
@@ -121,35 +122,43 @@ def prepare(scratch: Path) -> tuple[Path, int]:
 
 def run_all(
     folder: Path, log: Path, port: int, rng: np.random.Generator, plan: dict[str, int],
-    usual: dict[str, float] | None = None,
-) -> tuple[dict[str, float], dict[str, int], dict[str, int], int]:  # fmt: skip
-    """Run the four commands, each killed as often as `plan` says: seconds, kills that landed, the LLM's bill."""
+    usual: dict[str, tuple[float, float]] | None = None,
+) -> tuple[dict[str, tuple[float, float]], dict[str, int], dict[str, Any], int]:  # fmt: skip
+    """Run the four commands, each killed as often as `plan` says, then to its end, and once more for nothing.
+
+    Returns each command's seconds with work and without, the kills that landed, the LLM's bill, and how many answers
+    that the ledger held were asked for again.
+    """
     workspace = Workspace.open(folder)
-    server: Server = llm_server(workspace)
-    spent: dict[str, float] = {}
+    server = llm_server(workspace)
+    spent: dict[str, tuple[float, float]] = {}
     landed: dict[str, int] = {}
     asked_again = 0
     with running(server, "127.0.0.1", port):
         for verb in ("ingest", "annotate", "update", "promote"):
-            landed[verb] = 0
-            for _ in range(plan.get(verb, 0)):
+            landed[verb], kills = 0, plan.get(verb, 0)
+            for _ in range(kills):
+                work, idle = (usual or {})[verb]
                 recorded = answered(workspace)
-                before = dict(server.stats()["completions_by_key"])
+                before = dict(server.bill.by_key)
                 process = start(verb, folder, log)
-                time.sleep(float(rng.uniform(0.25, 1.0)) * (usual or {})[verb])
+                time.sleep(0.5 * idle + float(rng.uniform(0, 1)) * max(0.5 * idle, 2 * (work - idle) / kills))
                 landed[verb] += process.poll() is None
                 process.send_signal(signal.SIGKILL)
                 process.wait()
-                after = server.stats()["completions_by_key"]
-                asked_again += sum(after[key] > before.get(key, 0) for key in recorded if key in after)
-            began = time.monotonic()
-            process = start(verb, folder, log)
-            errors = process.communicate()[1]
-            if process.returncode:
-                raise SystemExit(f"{verb} failed: {errors.decode()}")
-            spent[verb] = time.monotonic() - began
-        stats = server.stats()
-    return spent, landed, stats, asked_again
+                asked_again += sum(server.bill.by_key[key] > before.get(key, 0) for key in recorded)
+            spent[verb] = (finish(verb, folder, log), finish(verb, folder, log))
+    return spent, landed, server.bill.stats(), asked_again
+
+
+def finish(verb: str, folder: Path, log: Path) -> float:
+    """Run a command to its end; returns its seconds."""
+    began = time.monotonic()
+    process = start(verb, folder, log)
+    errors = process.communicate()[1]
+    if process.returncode:
+        raise SystemExit(f"{verb} failed: {errors.decode()}")
+    return time.monotonic() - began
 
 
 def answered(workspace: Workspace) -> set[str]:
@@ -197,15 +206,17 @@ def same(one: Path, other: Path, table: str) -> bool:
 
 
 def same_champion(one: Path, other: Path) -> bool:
-    """Whether two workspaces have the same champion with the same weights and history, and no other versions."""
-    a, b = Workspace.open(one), Workspace.open(other)
+    """Whether two workspaces have the same versions, history of champions, and weights."""
+    spaces = [Workspace.open(one), Workspace.open(other)]
     columns = ["version", "previous", "action", "sequence"]
-    if registry.versions(a) != registry.versions(b) or not registry.history(a).select(columns).equals(
-        registry.history(b).select(columns)
-    ):
-        return False
-    weights = [load_file(registry.folder(w, registry.champion(w)) / "model.safetensors") for w in (a, b)]
-    return all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
+    names, rows, weights = ([], [], [])
+    for space in spaces:
+        names.append(registry.versions(space))
+        rows.append(registry.history(space).select(columns).rows())
+        weights.append(load_file(registry.folder(space, registry.champion(space)) / "model.safetensors"))
+    unequal = [name for name, tensor in weights[0].items() if not torch.equal(tensor, weights[1][name])]
+    sys.stderr.write(f"versions {names}\nchampions {rows}\nunequal weights {unequal}\n")
+    return names[0] == names[1] and rows[0] == rows[1] and not unequal
 
 
 if __name__ == "__main__":

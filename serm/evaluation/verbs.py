@@ -5,7 +5,6 @@ a gate after an evaluation, or a second candidate against the same champion, sco
 """
 
 import hashlib
-import io
 import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -19,6 +18,7 @@ from serm.evaluation.metrics import PerQuery, parse_measures, per_query
 from serm.evaluation.paired import Interval, mean_interval
 from serm.evaluation.scoring import human, score_judged, with_texts
 from serm.evaluation.verdict import Verdict, decide
+from serm.fingerprint import fingerprint
 from serm.workspace import Workspace, WorkspaceError
 
 LEVEL = 0.95  # of the intervals in the metrics table
@@ -152,9 +152,8 @@ def _fingerprint(workspace: Workspace, version: str, pairs: pl.DataFrame) -> str
         registry.read_manifest(workspace, version)["created"],
         relevance.family, relevance.max_tokens, relevance.precision, workspace.config.labels.scale,
     ]  # fmt: skip
-    buffer = io.BytesIO()
-    pairs.select("query", "doc_id", "text").write_ipc(buffer)
-    return hashlib.blake2b(repr(asked).encode() + buffer.getbuffer(), digest_size=12).hexdigest()
+    content = fingerprint(pairs.select("query", "doc_id", "text"))
+    return hashlib.blake2b(f"{asked} {content}".encode(), digest_size=12).hexdigest()
 
 
 def _summarise(split: str, measured: PerQuery, lost: int, settings: EvaluationSettings, seed: int) -> SplitResult:

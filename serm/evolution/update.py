@@ -14,6 +14,7 @@ from serm.config import Config
 from serm.evaluation.metrics import per_query
 from serm.evaluation.scoring import LLM_JUDGE, human, score_judged, with_texts
 from serm.evolution.mixture import mix
+from serm.fingerprint import fingerprint
 from serm.workspace import Workspace, WorkspaceError
 
 DEV_MEASURE = "nDCG@10"
@@ -53,7 +54,7 @@ def _first(workspace: Workspace) -> UpdateSummary:
     original = original_pairs(workspace)
     if original.is_empty():
         raise WorkspaceError("no human judgments in the train split; add some with: serm ingest --kind judgments FILE")
-    inputs = {"original": _digest(original), "dev": _digest(_human_texts(workspace, "dev"))}
+    inputs = {"original": fingerprint(original), "dev": fingerprint(_human_texts(workspace, "dev"))}
 
     def fit(checkpoint: Path) -> tuple[Any, Any]:
         return train_first(original, _human_texts(workspace, "dev"), config, checkpoint)
@@ -76,7 +77,12 @@ def _next(workspace: Workspace, round: int) -> UpdateSummary:
     original = original_pairs(workspace)
     # A rerun after the gate has promoted this round's own candidate must find that candidate, not train on top of it.
     parent = _parent(workspace, round)
-    inputs = {"new": _digest(new), "earlier": _digest(earlier), "original": _digest(original), "parent": parent}
+    inputs = {
+        "new": fingerprint(new),
+        "earlier": fingerprint(earlier),
+        "original": fingerprint(original),
+        "parent": parent,
+    }
 
     def fit(checkpoint: Path) -> tuple[Any, Any]:
         from serm.relevance import load
@@ -212,7 +218,3 @@ def _newest_round(workspace: Workspace) -> int:
     if newest is None:
         raise WorkspaceError("no annotations to learn from yet; first: serm mine, then serm annotate")
     return int(newest)
-
-
-def _digest(frame: pl.DataFrame) -> str:
-    return hashlib.sha256(frame.sort(frame.columns).write_ipc(None).getvalue()).hexdigest()[:16]

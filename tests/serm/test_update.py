@@ -1,0 +1,131 @@
+"""Update and evolve on a small workspace with a tiny model: versions, resume, the gate, and what a round records."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+
+from serm import registry
+from serm.annotation.stand_in import StandInLLM
+from serm.evolution import round as rounds
+from serm.evolution.update import labelled_pairs, update
+from serm.relevance.weights import resolve
+from serm.simulate import StandIn, simulate
+from serm.workspace import Workspace, WorkspaceError
+
+CONFIG = """
+labels: {{scale: [0, 1], names: {{0: bad, 1: good}}}}
+relevance:
+  {{base: "{base}", precision: fp32, max_tokens: 24, max_epochs: 1, evaluate_every: 20, batch_pairs: 16,
+    learning_rate: 0.002}}
+mining: {{budget: 40, quiet_share: 1.0, judged: 60, per_query: 8}}
+update: {{minimum_labels: 5}}
+annotation: {{knowledge_documents: 0, paths: 1}}
+evaluation: {{minimum_queries: 5, resamples: 200}}
+simulate: {{sessions: 300, days: 10}}
+simulate_llm: {{confusion: [[1.0, 0.0], [0.0, 1.0]]}}
+"""
+COLOURS = ["red", "blue", "green", "yellow"]
+THINGS = ["shoe", "hat", "coat", "scarf", "sock", "glove"]
+
+
+@pytest.fixture
+def space(tmp_path: Path) -> Workspace:
+    """Products by colour and thing; a search is relevant to the product with its colour."""
+    torch.manual_seed(0)
+    config = BertConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64)
+    BertForSequenceClassification(config).save_pretrained(tmp_path / "tiny")
+    AutoTokenizer.from_pretrained(resolve("embedded:minilm")).save_pretrained(tmp_path / "tiny")
+    workspace = Workspace.create(tmp_path / "space", CONFIG.format(base=tmp_path / "tiny"))
+    products = [(f"{c}-{t}", f"{c} {t}") for c in COLOURS for t in THINGS]
+    workspace.upsert("documents", pl.DataFrame(products, schema=["doc_id", "text"], orient="row"))
+    splits = {"train": "now", "dev": "today", "anchor": "cheap", "fresh": "new", "hidden": "novel"}
+    rows = [
+        (f"{c} {t} {word}", doc, int(doc.startswith(c)), split, "human")
+        for split, word in splits.items()
+        for c in COLOURS
+        for t in THINGS
+        for doc, _ in products
+    ]
+    judgments = pl.DataFrame(rows, schema=["query", "doc_id", "grade", "split", "judge"], orient="row")
+    workspace.append("judgments", judgments)
+    return workspace
+
+
+def stand_ins(workspace: Workspace) -> dict[str, StandInLLM]:
+    config = workspace.config
+    source = StandIn(workspace.read("judgments").filter(split="hidden"), config.labels.scale, config.simulate_llm)
+    return {name: StandInLLM(source, name) for name in ("a", "b")}
+
+
+def test_the_first_model_is_trained_once_and_promoted(space: Workspace) -> None:
+    first = update(space)
+    assert first.parent is None
+    assert not first.reused
+    assert registry.champion(space) == first.version
+    manifest = registry.read_manifest(space, first.version)
+    assert manifest["data_versions"]["judgments"] == space.version("judgments")
+    assert manifest["seed"] == 0
+    assert manifest["config"]["relevance"]["max_tokens"] == 24
+    with pytest.raises(WorkspaceError, match="no annotations"):
+        update(space)
+
+
+def test_without_judgments_there_is_a_clear_error(workspace: Workspace) -> None:
+    with pytest.raises(WorkspaceError, match="serm ingest --kind judgments"):
+        update(workspace)
+
+
+def test_a_round_learns_from_kept_labels_and_its_verdict_is_the_gates(
+    space: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from serm.annotation.verbs import annotate
+
+    llms = stand_ins(space)
+    monkeypatch.setattr(rounds, "annotate", lambda workspace, number: annotate(workspace, number, llms))
+    update(space)
+    hidden = sorted(set(space.read("judgments").filter(split="hidden")["query"]))
+    simulate(space, queries=hidden)
+    (summary,) = rounds.evolve(space)
+    assert summary.round == 1
+    assert summary.mined == 40
+    assert summary.kept == 40  # both annotators are always right
+    labels = labelled_pairs(space)
+    truth = space.read("judgments").filter(split="hidden")
+    checked = labels.join(truth, on=["query", "doc_id"])
+    assert checked.height == 40
+    assert (checked["label"] == checked["grade"]).all()
+    assert not set(labels["query"]) & set(space.read("judgments").filter(split="fresh")["query"])
+    assert summary.promoted == (registry.champion(space) == summary.candidate)
+    assert rounds.rounds_done(space) == [summary]
+    assert rounds.unfinished(space) is None
+    again = update(space, 1)
+    assert again.reused
+    assert again.version == summary.candidate
+    assert registry.versions(space) == [str(summary.parent), str(summary.candidate)]
+
+
+def test_an_unfinished_round_goes_on_where_it_was(space: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    from serm.annotation.verbs import annotate
+    from serm.mining import mine
+
+    llms = stand_ins(space)
+    monkeypatch.setattr(rounds, "annotate", lambda workspace, number: annotate(workspace, number, llms))
+    update(space)
+    simulate(space, queries=sorted(set(space.read("judgments").filter(split="hidden")["query"])))
+    mine(space, 1)
+    annotate(space, 1, llms)
+    assert rounds.unfinished(space) == 1
+    (summary,) = rounds.evolve(space)
+    assert (summary.round, summary.kept) == (1, 40)
+    assert space.read("mined")["round"].unique().to_list() == [1]
+
+
+def test_too_few_labels_make_no_candidate(space: Workspace) -> None:
+    update(space)
+    row = {"round": 1, "query": "red shoe novel", "doc_id": "red-shoe", "status": "kept", "label": 1, "votes": "{}"}
+    space.append("annotations", pl.DataFrame([row | {"calls": 1}], infer_schema_length=None))
+    with pytest.raises(WorkspaceError, match=r"1 kept labels, fewer than update\.minimum_labels"):
+        update(space, 1)
