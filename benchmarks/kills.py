@@ -137,12 +137,14 @@ def run_all(
     with running(server, "127.0.0.1", port):
         for verb in ("ingest", "annotate", "update", "promote"):
             landed[verb], kills = 0, plan.get(verb, 0)
-            for _ in range(kills):
+            for _ in range(4 * kills):  # a command may end before its kill; then it is started again
+                if landed[verb] == kills:
+                    break
                 work, idle = (usual or {})[verb]
                 recorded = answered(workspace)
                 before = dict(server.bill.by_key)
                 process = start(verb, folder, log)
-                time.sleep(0.5 * idle + float(rng.uniform(0, 1)) * max(0.5 * idle, 2 * (work - idle) / kills))
+                time.sleep(float(rng.uniform(0.3, 1)) * idle + float(rng.uniform(0, 1)) * max(0, work - idle) / kills)
                 landed[verb] += process.poll() is None
                 process.send_signal(signal.SIGKILL)
                 process.wait()

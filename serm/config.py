@@ -204,6 +204,11 @@ class UpdateSettings(Room):
     original_share: float = Field(0.3, ge=0, le=1, description="... from the original human train split.")
     learning_rate: float = Field(5e-5, gt=0)
     epochs: float = Field(2.0, gt=0, description="Passes over this round's labels.")
+    calibration_pairs: int = Field(
+        300,
+        ge=0,
+        description="Human-judged pairs that the annotators label once, to learn how they err; 0 = none.",
+    )
     minimum_labels: int = Field(20, ge=1, description="Fewer kept labels than this: no update.")
 
 

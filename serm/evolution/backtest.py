@@ -98,7 +98,8 @@ def _run(
         for number in range(1, settings.rounds + 1):
             labelled = gather_labels(cell.strategy, lab, model, logs[number - 1], logs[number], gathered, number)
             earlier = pl.concat([batch.pairs for batch in gathered]) if gathered else labelled.pairs.clear()
-            trained = train_next(model, labelled.pairs, earlier, original, config, number)
+            errors = lab.errors if cell.strategy not in ("self_training", "oracle") else None
+            trained = train_next(model, labelled.pairs, earlier, original, config, number, errors)
             gathered.append(labelled)
             rounds.append({"round": number, "steps": trained.steps, **labelled.facts})
             if settings.every_round or number == settings.rounds:

@@ -14,7 +14,7 @@ COLUMNS = ("query", "text", "label")
 def mix(
     new: pl.DataFrame, earlier: pl.DataFrame, original: pl.DataFrame, settings: UpdateSettings, seed: int
 ) -> pl.DataFrame:
-    """One pass of training pairs [query, text, label, weight] made of three frames [query, text, label].
+    """One pass of training pairs [query, text, label, weight, agreed] made of three frames [query, text, label].
 
     `settings.epochs` passes over `new` are `settings.new_share` of the result; what a source lacks, the original
     judgments fill. Sampling repeats a row only when its source is smaller than its share.
@@ -25,9 +25,11 @@ def mix(
     amount_earlier = round(total * settings.earlier_share) if earlier.height else 0
     amount_original = max(0, round(total) - amount_new - amount_earlier) if original.height else 0
     parts = [
-        draw(frame.select(COLUMNS), amount, rng)
-        for frame, amount in ((new, amount_new), (earlier, amount_earlier), (original, amount_original))
-    ]
+        draw(frame.select(COLUMNS), amount, rng).with_columns(pl.lit(agreed).alias("agreed"))
+        for frame, amount, agreed in (
+            (new, amount_new, True), (earlier, amount_earlier, True), (original, amount_original, False),
+        )
+    ]  # fmt: skip
     return pl.concat(parts).with_columns(pl.lit(1.0).alias("weight"))
 
 

@@ -12,6 +12,7 @@ import polars as pl
 from serm import registry
 from serm.annotation.verbs import annotate
 from serm.evaluation import evaluate, gate
+from serm.evolution.calibration import CALIBRATION, plan_calibration
 from serm.evolution.update import update
 from serm.mining import mine
 from serm.workspace import Workspace
@@ -52,7 +53,7 @@ def evolve(workspace: Workspace, rounds: int = 1) -> list[RoundSummary]:
 def unfinished(workspace: Workspace) -> int | None:
     """The mined round that has no verdict yet, if there is one."""
     last = workspace.scan("mined").select(pl.col("round").max()).collect().item()
-    if last is None:
+    if last is None or last == CALIBRATION:
         return None
     done = workspace.scan("runs").filter(pl.col("verb") == "evolve", pl.col("status") == "finished", round=last)
     return int(last) if done.head(1).collect().is_empty() else None
@@ -67,6 +68,8 @@ def rounds_done(workspace: Workspace) -> list[RoundSummary]:
 def _round(workspace: Workspace, number: int | None) -> RoundSummary:
     mined = mine(workspace, number)
     with workspace.run("evolve", mined.round) as run:
+        if plan_calibration(workspace):
+            annotate(workspace, CALIBRATION)
         failed = annotate(workspace, mined.round).failed
         labels = workspace.scan("annotations").filter(round=mined.round).collect()
         kept = labels.filter(pl.col("status") == "kept").height

@@ -18,6 +18,7 @@ import polars as pl
 from serm.annotation.core import annotate_pairs
 from serm.annotation.stand_in import StandInLLM
 from serm.config import Config
+from serm.evolution.calibration import confusion, draw_calibration
 from serm.evolution.scenario import Scenario
 from serm.mining.mine import mine_window
 from serm.records import AGENTS
@@ -26,7 +27,7 @@ from serm.shift import Embed
 from serm.simulate.standin import StandIn
 
 PAIR = ["query", "doc_id"]
-CONTROL_PAIRS = 2_000  # random shown pairs, by which a round's base rate of wrong pairs is measured
+CONTROL_PAIRS = 1_000  # random shown pairs, by which a round's base rate of wrong pairs is measured
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,17 @@ class Lab:
         self.truth = pl.concat([era.select(*PAIR, truth="grade") for era in scenario.eras])
         stand_in = StandIn(judgments, config.labels.scale, config.simulate_llm, config.seed)
         self.llms = {a.name: StandInLLM(stand_in, a.model, config.seed) for a in config.annotation.annotators}
+        judged = scenario.start.select(*PAIR, "grade")
+        calibration = draw_calibration(judged, config.update.calibration_pairs, config.seed)
+        known = self.annotate(calibration).join(calibration, on=PAIR)
+        self.errors = confusion(known["grade"].to_list(), known["label"].to_list(), config.labels.scale)
+
+    def annotate(self, pairs: pl.DataFrame) -> pl.DataFrame:
+        """The kept annotations of pairs [query, doc_id]: query, doc_id, label, calls."""
+        config = self.config
+        scale, names = config.labels.scale, config.labels.names
+        rows = annotate_pairs(pairs.select(PAIR), self.documents, self.llms, config.annotation, scale, names=names)
+        return rows.filter(pl.col("status") == "kept").select(*PAIR, "label", "calls").sort(PAIR)
 
 
 def gather_labels(
@@ -81,6 +93,7 @@ def gather_labels(
     control = shown.sample(min(CONTROL_PAIRS, shown.height), seed=seed).join(lab.texts, on="doc_id")
     facts: dict[str, Any] = {
         "mined": chosen.height, "candidates": mined.candidates, "shift": mined.shift.verdict,
+        "by_agent": mined.by_agent,
         "precision": wrong_share(lab, model, chosen), "random_precision": wrong_share(lab, model, control),
     }  # fmt: skip
     if strategy == "self_training":
@@ -90,18 +103,9 @@ def gather_labels(
     elif strategy == "oracle":
         labelled = chosen.join(lab.truth, on=PAIR).select(*PAIR, "text", label=pl.col("truth").cast(pl.Int32))
     else:
-        annotated = annotate_pairs(
-            chosen.select(PAIR),
-            lab.documents,
-            lab.llms,
-            config.annotation,
-            config.labels.scale,
-            names=config.labels.names,
-        )
-        kept = annotated.filter(pl.col("status") == "kept").select(*PAIR, "label")
-        labelled = kept.join(lab.texts, on="doc_id").select(*PAIR, "text", "label").sort(PAIR)
-        facts["calls"] = int(annotated["calls"].sum())
-        facts["tokens"] = int((annotated["prompt_tokens"] + annotated["completion_tokens"]).sum())
+        kept = lab.annotate(chosen)
+        facts["calls"] = int(kept["calls"].sum())
+        labelled = kept.join(lab.texts, on="doc_id", maintain_order="left").select(*PAIR, "text", "label")
     right = labelled.join(lab.truth, on=PAIR).select((pl.col("label") == pl.col("truth")).mean()).item()
     facts |= {"kept": labelled.height, "label_accuracy": right, "positive": _positive(chosen, lab, config)}
     return Labelled(chosen.select(PAIR), labelled, facts)

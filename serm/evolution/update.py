@@ -7,12 +7,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from serm import registry
 from serm.config import Config
 from serm.evaluation.metrics import per_query
 from serm.evaluation.scoring import LLM_JUDGE, human, score_judged, with_texts
+from serm.evolution.calibration import CALIBRATION, measured_confusion
 from serm.evolution.mixture import mix
 from serm.fingerprint import fingerprint
 from serm.workspace import Workspace, WorkspaceError
@@ -77,18 +80,20 @@ def _next(workspace: Workspace, round: int) -> UpdateSummary:
     original = original_pairs(workspace)
     # A rerun after the gate has promoted this round's own candidate must find that candidate, not train on top of it.
     parent = _parent(workspace, round)
+    errors = measured_confusion(workspace)
     inputs = {
         "new": fingerprint(new),
         "earlier": fingerprint(earlier),
         "original": fingerprint(original),
         "parent": parent,
+        "confusion": "none" if errors is None else str(errors.round(6).tolist()),
     }
 
     def fit(checkpoint: Path) -> tuple[Any, Any]:
         from serm.relevance import load
 
         model = load(registry.folder(workspace, parent), config.relevance, config.labels.scale)
-        return model, train_next(model, new, earlier, original, config, round, checkpoint)
+        return model, train_next(model, new, earlier, original, config, round, errors, checkpoint)
 
     return _train_version(workspace, round, parent, inputs, new.height + earlier.height + original.height, fit)
 
@@ -167,9 +172,12 @@ def train_first(
 
 def train_next(
     model: Any, new: pl.DataFrame, earlier: pl.DataFrame, original: pl.DataFrame, config: Config, round: int,
-    checkpoint: Path | None = None,
+    errors: NDArray[np.float64] | None = None, checkpoint: Path | None = None,
 ) -> Any:  # fmt: skip
-    """Continue `model` in place on the mixture of three frames [query, text, label]; returns Trained."""
+    """Continue `model` in place on the mixture of three frames [query, text, label]; returns Trained.
+
+    `errors` is the confusion of the annotators who labelled `new` and `earlier`; None takes their labels for true.
+    """
     from serm.relevance.training import Plan, train
 
     relevance = config.relevance
@@ -178,7 +186,7 @@ def train_next(
         1.0, relevance.batch_pairs, config.update.learning_rate, relevance.weight_decay, relevance.warmup_share,
         relevance.evaluate_every, relevance.patience, relevance.checkpoint_every, seed,
     )  # fmt: skip
-    return train(model, mix(new, earlier, original, config.update, seed), plan, None, checkpoint)
+    return train(model, mix(new, earlier, original, config.update, seed), plan, None, checkpoint, errors)
 
 
 # --- reading ---------------------------------------------------------------------------------------------------
@@ -191,7 +199,8 @@ def original_pairs(workspace: Workspace) -> pl.DataFrame:
 
 def labelled_pairs(workspace: Workspace) -> pl.DataFrame:
     """Every kept annotation as [round, query, doc_id, text, label]; a person's later judgment of a pair wins."""
-    kept = workspace.scan("annotations").filter(pl.col("status") == "kept").select("round", "query", "doc_id", "label")
+    of_a_round = (pl.col("status") == "kept") & (pl.col("round") > CALIBRATION)
+    kept = workspace.scan("annotations").filter(of_a_round).select("round", "query", "doc_id", "label")
     people = (
         workspace.scan("judgments")
         .filter(pl.col("split").is_in(["train", "dev"]) & ~pl.col("judge").str.starts_with(LLM_JUDGE))
@@ -215,6 +224,6 @@ def _human_texts(workspace: Workspace, split: str) -> pl.DataFrame:
 
 def _newest_round(workspace: Workspace) -> int:
     newest = workspace.scan("annotations").select(pl.col("round").max()).collect().item()
-    if newest is None:
+    if newest is None or newest == CALIBRATION:
         raise WorkspaceError("no annotations to learn from yet; first: serm mine, then serm annotate")
     return int(newest)

@@ -79,7 +79,7 @@ def mine(
 
 def next_round(workspace: Workspace) -> int:
     """The last mined round if some of its pairs wait for annotation, else the one after it; 1 at first."""
-    mined = workspace.scan("mined").select("round", "query", "doc_id")
+    mined = workspace.scan("mined").filter(pl.col("round") > 0).select("round", "query", "doc_id")
     last = mined.select(pl.col("round").max()).collect().item()
     if last is None:
         return 1

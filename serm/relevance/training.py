@@ -57,8 +57,13 @@ def train(
     plan: Plan,
     dev: Callable[[], float] | None = None,
     checkpoint: Path | None = None,
+    confusion: NDArray[np.float64] | None = None,
 ) -> Trained:
     """Minimise −w log Pr(y | q, d) over pairs [query, text, label, weight] (SERM's supervised loss), in place.
+
+    With `confusion` (|Y|, |Y|), the annotators' P(label | truth), pairs whose boolean column `agreed` is true are given
+    the likelihood of the label that was seen, −w log sum_y Pr(y | q, d) confusion[y, label]: the forward correction of
+    Patrini et al. (2017). A label that errs at a known rate then cannot overrule what the model is sure of (ours, here).
 
     With `dev` the weights of the best dev value are kept, and training stops after `patience` values without a
     better one. With `checkpoint` the run goes on from that file if it is there, and leaves it to the caller to delete.
@@ -73,6 +78,8 @@ def train(
     encodings = model.encode(pairs["query"].to_list(), pairs["text"].to_list())
     labels = np.array([index[label] for label in pairs["label"]])
     weights = pairs["weight"].to_numpy().astype(np.float32)
+    agreed = pairs["agreed"].to_numpy() if confusion is not None else np.zeros(len(labels), dtype=bool)
+    evidence = log_likelihoods(labels, agreed, confusion, len(index))
     batches = plan_batches(np.array([len(ids) for ids, _ in encodings]), plan)
     network = model.network
     optimizer = torch.optim.AdamW(
@@ -94,9 +101,8 @@ def train(
                 group["lr"] = plan.learning_rate * _schedule(step, len(batches), warmup)
             network.train()
             logits = model.forward([encodings[row] for row in rows])
-            losses = torch.nn.functional.cross_entropy(
-                logits, torch.from_numpy(labels[rows]).to(model.device), reduction="none"
-            )
+            seen = torch.from_numpy(evidence[rows]).to(model.device)  # (B, |Y|)
+            losses = -torch.logsumexp(logits.log_softmax(dim=-1) + seen, dim=-1)
             weight = torch.from_numpy(weights[rows]).to(model.device)
             loss = (losses * weight).sum() / weight.sum()
             if not torch.isfinite(loss):
@@ -121,6 +127,16 @@ def train(
         network.load_state_dict(best)
     network.eval()
     return trained
+
+
+def log_likelihoods(
+    labels: NDArray[np.int64], agreed: NDArray[np.bool_], confusion: NDArray[np.float64] | None, classes: int
+) -> NDArray[np.float32]:
+    """log P(seen label | truth y) for every row and y: (n, |Y|); a human label is certain."""
+    table = np.log(np.maximum(np.eye(classes), 1e-30))[:, labels].T
+    if confusion is not None:
+        table[agreed] = np.log(np.maximum(confusion, 1e-30))[:, labels[agreed]].T
+    return table.astype(np.float32)
 
 
 def plan_batches(lengths: NDArray[np.int64], plan: Plan) -> list[list[int]]:

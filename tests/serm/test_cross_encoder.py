@@ -10,7 +10,7 @@ from transformers import AutoTokenizer, BertConfig, BertForSequenceClassificatio
 
 from serm.config import RelevanceSettings
 from serm.relevance.cross_encoder import CrossEncoder
-from serm.relevance.training import Plan, Trained, TrainingError, plan_batches, train
+from serm.relevance.training import Plan, Trained, TrainingError, log_likelihoods, plan_batches, train
 from serm.relevance.weights import resolve
 
 QUERIES = ["red shoes", "x", "a much longer query about red shoes for running in the rain at night", "red shoes"]
@@ -151,3 +151,26 @@ def test_unknown_weights_are_named() -> None:
         resolve("embedded:nothing")
     with pytest.raises(ValueError, match=r"no config\.json"):
         resolve("./nowhere")
+
+
+def test_the_loss_of_an_agreed_label_is_its_likelihood_under_the_confusion() -> None:
+    confusion = np.array([[0.8, 0.2], [0.3, 0.7]])
+    table = log_likelihoods(np.array([1, 1, 0]), np.array([False, True, True]), confusion, 2)
+    model = np.array([0.9, 0.1])  # Pr(y | q, d)
+    losses = -np.log((model * np.exp(table)).sum(axis=1))
+    np.testing.assert_allclose(losses[0], -np.log(0.1), rtol=1e-5)  # a person's label is certain
+    np.testing.assert_allclose(losses[1], -np.log(0.9 * 0.2 + 0.1 * 0.7), rtol=1e-5)
+    np.testing.assert_allclose(losses[2], -np.log(0.9 * 0.8 + 0.1 * 0.3), rtol=1e-5)
+
+
+def test_human_labels_alone_train_as_cross_entropy_does(settings: RelevanceSettings) -> None:
+    pairs = make_pairs(16).with_columns(label=pl.col("label") % 2, agreed=pl.lit(False))
+    plan = Plan(1, 16, 1e-9, 0.0, 0.1, 10, 1, 10**9, 0)
+    model = CrossEncoder.start(settings, [0, 1], seed=3)
+    model.network.config.hidden_dropout_prob = 0.0
+    for module in model.network.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    probabilities = model.probabilities(pairs["query"].to_list(), pairs["text"].to_list())
+    expected = -np.log(probabilities[np.arange(16), pairs["label"].to_numpy()]).mean()
+    assert train(model, pairs, plan, confusion=np.eye(2) * 0.6 + 0.2).loss[0] == pytest.approx(expected, rel=1e-4)
