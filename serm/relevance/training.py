@@ -63,7 +63,8 @@ def train(
 
     With `confusion` (|Y|, |Y|), the annotators' P(label | truth), pairs whose boolean column `agreed` is true are given
     the likelihood of the label that was seen, −w log sum_y Pr(y | q, d) confusion[y, label]: the forward correction of
-    Patrini et al. (2017). A label that errs at a known rate then cannot overrule what the model is sure of (ours, here).
+    Patrini et al. (2017). A label that errs at a known rate then cannot overrule what the model is sure of (ours to
+    use it here).
 
     With `dev` the weights of the best dev value are kept, and training stops after `patience` values without a
     better one. With `checkpoint` the run goes on from that file if it is there, and leaves it to the caller to delete.
