@@ -29,11 +29,12 @@ CONFIG = "mining: {scores: logged, budget: 1000, quiet_share: 1.0}\n"
 def main() -> None:
     """Make the log, run both commands, print wall seconds and peak resident memory as JSON."""
     parser = argparse.ArgumentParser(description="Peak memory of ingesting and mining a million impressions.")
-    parser.add_argument("--sessions", type=int, default=92_000, help="of about eleven impressions each")
+    parser.add_argument("--sessions", type=int, default=93_000, help="of about eleven impressions each")
     sessions = parser.parse_args().sessions
     with tempfile.TemporaryDirectory() as scratch:
         workspace = Workspace.create(Path(scratch) / "space", CONFIG)
-        ingest(workspace, [str(ROOT / "data/demo")], kind="documents")
+        ingest(workspace, [str(ROOT / "data/demo/documents.parquet")], kind="documents")
+        ingest(workspace, [str(ROOT / "data/demo/judgments.parquet")], kind="judgments", split="hidden")
         log = Path(scratch) / "log.parquet"
         rows = make_log(workspace, sessions, log)
         result = {

@@ -309,8 +309,10 @@ def demo(
 
 def _show_rounds(rounds: list[Any]) -> None:
     rows = [display.plain(summary) for summary in rounds]
-    columns = ["round", "shift", "mined", "kept", "review", "calls", "candidate", "before", "after", "promoted"]
-    display.show_rows("rounds (before and after: the gate's measure on fresh human judgments)", rows, columns)
+    columns = ["round", "shift", "mined", "kept", "review", "calls", "before", "after", "promoted"]
+    display.show_rows("rounds (before, after: the gate's measure on fresh human judgments)", rows, columns)
+    for row in rows:
+        display.show_facts("", {f"round {row['round']}": f"{row['candidate']}: {'; '.join(row['reasons'])}"})
 
 
 if __name__ == "__main__":

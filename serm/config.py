@@ -1,6 +1,7 @@
 """Settings: one class per room, read from YAML, the environment (SERM_ROOM__KEY) and --set room.key=value."""
 
 import os
+from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -259,6 +260,12 @@ class SimulateSettings(Room):
         if min(pair) <= 0:
             raise ValueError("give two positive numbers of seconds, such as [8, 80]")
         return pair
+
+    @field_validator("start", mode="before")
+    @classmethod
+    def _written_out(cls, start: Any) -> Any:
+        """YAML reads an unquoted timestamp as a date."""
+        return start.isoformat() if isinstance(start, date) else start
 
 
 class SimulateLLMSettings(Room):

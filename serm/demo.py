@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from serm import registry
+from serm import progress, registry
 from serm.evaluation import evaluate, gate
 from serm.evolution.round import RoundSummary, evolve, rounds_done
 from serm.evolution.update import update
@@ -19,7 +19,7 @@ from serm.workspace import Workspace
 
 PACKAGE = Path(__file__).parent
 LAST_OLD_YEAR = 2020
-TRAIN, DEV, ANCHOR, FRESH = 260, 60, 150, 260  # queries
+TRAIN, DEV, ANCHOR, FRESH = 160, 40, 100, 200  # queries
 PERIOD = timedelta(days=14)
 BEGIN = datetime(2026, 1, 5, tzinfo=UTC)
 
@@ -42,10 +42,12 @@ def demo(where: str = "demo", rounds: int = 2) -> DemoSummary:
     from serm.simulate.llm_server import llm_server, running
 
     data, settings = _embedded("demo", "data/demo"), _embedded("demo.yaml", "configs/demo.yaml")
+    progress.note(f"a shop's pages and graded searches go into the workspace {where}")
     workspace = Workspace.create(where, settings.read_text(encoding="utf-8"))
     ingest(workspace, [str(data / "documents.parquet")], kind="documents", columns={"locale": "language"})
     queries = _ingest_judgments(workspace, data / "judgments.parquet", rounds)
     if registry.history(workspace).is_empty():
+        progress.note(f"the first model learns from searches up to {LAST_OLD_YEAR} (the longest step)")
         update(workspace)
     simulate(workspace, start=BEGIN.isoformat(), queries=queries["train"])
     os.environ.setdefault("OPENAI_API_KEY", "none-needed-on-loopback")
@@ -53,8 +55,10 @@ def demo(where: str = "demo", rounds: int = 2) -> DemoSummary:
         annotators = [a.model_copy(update={"base_url": address}) for a in workspace.config.annotation.annotators]
         workspace.config.annotation.annotators = annotators
         for number in range(len(rounds_done(workspace)) + 1, rounds + 1):
+            progress.note(f"round {number} of {rounds}: newer searches arrive; mine, annotate, update, evaluate, gate")
             simulate(workspace, start=(BEGIN + number * PERIOD).isoformat(), queries=queries[f"era {number}"])
             evolve(workspace)
+    progress.note("the champion against the starting model")
     return DemoSummary(rounds_done(workspace), _compare(workspace), _places(workspace))
 
 

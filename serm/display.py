@@ -3,11 +3,14 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
-from typing import Any
+from typing import Any, Literal
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+SHORT = 24  # characters; cells up to this length are not broken over lines
 
 
 def show_json(result: Any) -> None:
@@ -39,10 +42,12 @@ def show_facts(title: str, facts: Mapping[str, Any]) -> None:
 def show_rows(title: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
     """Print rows as a table; numbers to the right."""
     names = list(columns or (rows[0] if rows else ()))
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for name in names:
         numeric = any(isinstance(row.get(name), (int, float)) for row in rows)
-        table.add_column(name.replace("_", " "), justify="right" if numeric else "left", overflow="fold")
+        short = max((len(word(row.get(name))) for row in rows), default=0) <= SHORT
+        justify: Literal["left", "right"] = "right" if numeric else "left"
+        table.add_column(name.replace("_", " "), justify=justify, no_wrap=short, overflow="fold")
     for row in rows:
         table.add_row(*(escape(word(row.get(name))) for name in names))
     Console().print(table)
@@ -55,7 +60,7 @@ def word(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return f"{value:.4f}" if abs(value) < 10 else f"{value:,.1f}"
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, Mapping):

@@ -8,6 +8,12 @@ from contextlib import contextmanager
 QUIET_SECONDS = 2.0
 
 
+def note(text: str) -> None:
+    """Say what begins now, on standard error."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
 @contextmanager
 def track(description: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
     """Yield `advance(n)`; a bar with count, rate and time left appears once the work has lasted two seconds."""

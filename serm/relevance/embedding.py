@@ -31,7 +31,9 @@ def embed(texts: Sequence[str], settings: RelevanceSettings) -> NDArray[np.float
 @lru_cache(maxsize=2)
 def _load(name: str, device: str) -> Any:
     from sentence_transformers import SentenceTransformer
+    from transformers.utils import logging as transformers_logging
 
+    transformers_logging.disable_progress_bar()
     model = SentenceTransformer(name, device=device)
     model.max_seq_length = MAX_TOKENS
     return model

@@ -123,3 +123,10 @@ def test_settings_do_not_leak_between_configurations() -> None:
     first.mining.budget = 1
     assert load("").labels.scale == [0, 1, 2, 3]
     assert load("").mining.budget == 1_000
+
+
+@pytest.mark.parametrize(
+    ("text", "start"), [("2026-01-05", "2026-01-05"), ("2026-01-05T10:00:00Z", "2026-01-05T10:00:00+00:00")]
+)
+def test_an_unquoted_timestamp_is_read_as_written(text: str, start: str) -> None:
+    assert load(f"simulate: {{start: {text}}}").simulate.start == start

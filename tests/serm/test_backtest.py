@@ -1,0 +1,87 @@
+"""The backtest's cut and its arithmetic."""
+
+import json
+
+import polars as pl
+import pytest
+
+from serm.config import Config, load
+from serm.evolution.compare import summarise
+from serm.evolution.scenario import cut, windows
+
+CONFIG = """
+labels: {scale: [0, 1]}
+backtest: {start_queries: 20, dev_queries: 5, old_queries: 10, fresh_queries: 12, stream_queries: 9, rounds: 3,
+           sessions: 50, arrival_from: 2012}
+"""
+
+
+def collection() -> tuple[pl.DataFrame, pl.DataFrame]:
+    years = list(range(2005, 2021))
+    documents = pl.DataFrame(
+        [(f"d{y}-{i}", f"film {y} {i}", f"film {y} no {i}", json.dumps({"year": y})) for y in years for i in range(4)],
+        schema=["doc_id", "title", "text", "attributes"], orient="row",
+    )  # fmt: skip
+    rows = [(f"search {y} {n}", f"d{y}-{i}", int(i == n % 4)) for y in years for n in range(6) for i in range(4)]
+    return pl.DataFrame(rows, schema=["query", "doc_id", "grade"], orient="row"), documents
+
+
+@pytest.fixture
+def config() -> Config:
+    return load(CONFIG)
+
+
+def queries(frame: pl.DataFrame) -> set[str]:
+    return set(frame["query"])
+
+
+def test_the_cut_is_by_arrival_and_nothing_overlaps(config: Config) -> None:
+    scenario = cut(*collection(), config, seed=1)
+    parts = [scenario.start, scenario.dev, scenario.old, scenario.fresh, *scenario.eras]
+    assert [len(queries(part)) for part in parts] == [20, 5, 10, 12, 9, 9, 9]
+    assert len(set.union(*map(queries, parts))) == 74
+    year = {q: int(q.split()[1]) for part in parts for q in queries(part)}
+    assert all(year[q] <= 2012 for part in parts[:3] for q in queries(part))
+    assert all(year[q] > 2012 for part in parts[3:] for q in queries(part))
+    ends = [(min(year[q] for q in queries(era)), max(year[q] for q in queries(era))) for era in scenario.eras]
+    assert ends[0][1] <= ends[1][0] <= ends[1][1] <= ends[2][0]
+
+
+def test_seeds_share_the_held_out_queries_only(config: Config) -> None:
+    one, other = cut(*collection(), config, seed=1), cut(*collection(), config, seed=2)
+    assert queries(one.fresh) == queries(other.fresh)
+    assert queries(one.old) == queries(other.old)
+    assert queries(one.start) != queries(other.start)
+
+
+def test_the_logs_hold_only_their_own_queries(config: Config) -> None:
+    scenario = cut(*collection(), config, seed=1)
+    logs = windows(scenario, config.backtest, config, 1)
+    assert len(logs) == 4
+    for log, era in zip(logs, [scenario.start, *scenario.eras], strict=True):
+        assert queries(log) <= queries(era)
+        assert log["score"].null_count() == log.height
+
+
+def test_too_small_a_collection_is_refused(config: Config) -> None:
+    config.backtest.fresh_queries = 90
+    with pytest.raises(ValueError, match=r"48 judged queries arrive after year 2012, 117 are needed"):
+        cut(*collection(), config, seed=1)
+
+
+def cell(seed: int, strategy: str, values: list[float]) -> dict[str, object]:
+    measured = {"query": ["a", "b"], "nDCG@1": values, "nDCG@10": values}
+    return {"seed": seed, "strategy": strategy, "rounds": [], "fresh": [measured], "old": measured}
+
+
+def test_differences_are_paired_by_query_over_the_mean_of_seeds() -> None:
+    cells = [
+        cell(0, "static", [0.0, 1.0]), cell(1, "static", [0.2, 0.8]),
+        cell(0, "serm", [0.5, 1.0]), cell(1, "serm", [0.7, 0.9]),
+    ]  # fmt: skip
+    result = summarise(cells, resamples=500, seed=0)
+    (row,) = [r for r in result["differences"] if r["split"] == "fresh" and r["measure"] == "nDCG@1"]
+    # a: 0.6 - 0.1 = 0.5; b: 0.95 - 0.9 = 0.05
+    assert row["difference"] == pytest.approx(27.5)
+    assert (row["low"], row["high"]) == (pytest.approx(5.0), pytest.approx(50.0))
+    assert result["table"][0]["fresh nDCG@1"].startswith("50.0 ")
