@@ -69,3 +69,13 @@ def test_sps_says_that_it_is_not_built(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", "from sps.cli import main; main()"], capture_output=True, text=True)
     assert done.returncode == 1
     assert "not built yet" in done.stderr
+
+
+def test_verbs_are_plain_functions() -> None:
+    import serm
+    from serm import mining, verbs
+
+    assert serm.mine is verbs.mine is mining.mine
+    assert {name.replace("-", "_") for name in verbs.__all__} >= {"ingest", "simulate", "evolve", "backtest"}
+    with pytest.raises(AttributeError, match="nothing_like_it"):
+        _ = serm.nothing_like_it
