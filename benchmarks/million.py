@@ -16,7 +16,7 @@ from pathlib import Path
 
 import polars as pl
 
-from serm.config import load
+from serm.configure import load
 from serm.ingest import ingest
 from serm.simulate.ranker import lexical_overlap
 from serm.simulate.traffic import stream

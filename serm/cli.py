@@ -70,7 +70,7 @@ def init(
     json: Json = False, debug: Debug = False,
 ) -> None:  # fmt: skip
     """Make a workspace. Its config.yaml is yours to edit."""
-    from serm.config import load_file
+    from serm.configure import load_file
 
     text = "# Settings of this workspace; see configs/serm.yaml for all of them.\nseed: 0\n"
     if config is not None:

@@ -25,7 +25,8 @@ import polars as pl
 from deltalake import CommitProperties, DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
-from serm.config import Config, load
+from serm.config import Config
+from serm.configure import load
 from serm.records import TABLES, Table
 
 RECORDED_PACKAGES = ("serm", "torch", "transformers", "sentence-transformers", "polars", "deltalake", "langgraph")

@@ -5,7 +5,8 @@ import json
 import polars as pl
 import pytest
 
-from serm.config import Config, load
+from serm.config import Config
+from serm.configure import load
 from serm.evolution.compare import summarise
 from serm.evolution.scenario import cut, windows
 

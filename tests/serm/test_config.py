@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from serm.config import Config, load, load_file
+from serm.config import Config
+from serm.configure import load, load_file
 
 
 def test_defaults_validate_and_an_empty_file_is_the_defaults() -> None:
