@@ -15,6 +15,8 @@ from serm.workspace import Workspace, WorkspaceError
 
 LEVEL = 0.95
 BASELINES = ("static", "self_training", "random")
+MEASURES = ("nDCG@1", "nDCG@10")
+FACTS = ("precision", "random_precision", "kept", "label_accuracy", "calls")  # means over rounds and seeds
 
 
 def backtest(workspace: Workspace) -> dict[str, Any]:
@@ -61,26 +63,32 @@ def summarise(cells: list[dict[str, Any]], resamples: int, seed: int) -> dict[st
     seeds = {name: [cell["seed"] for cell in cells if cell["strategy"] == name] for name in names}
     final = {name: _by_query(cells, name, lambda cell: cell["fresh"][-1]) for name in names}
     old = {name: _by_query(cells, name, lambda cell: cell["old"]) for name in names}
+    finals = [
+        {"strategy": name, "split": split, "measure": measure, **_percent(frames[name][measure], resamples, seed)}
+        for name in names
+        for split, frames in (("fresh", final), ("old", old))
+        for measure in MEASURES
+    ]
     table = []
     for name in names:
         row: dict[str, Any] = {"strategy": name, "seeds": len(seeds[name])}
-        for label, frames, measures in (("fresh", final, ("nDCG@1", "nDCG@10")), ("old", old, ("nDCG@1", "nDCG@10"))):
-            for measure in measures:
-                interval = mean_interval(frames[name][measure].to_numpy() * 100, LEVEL, resamples, seed)
-                row[f"{label} {measure}"] = _spread(interval.mean, interval.low, interval.high)
-        row |= {
-            key: _mean_fact(cells, name, key)
-            for key in ("precision", "random_precision", "kept", "label_accuracy", "calls")
-        }
+        row |= {f"{f['split']} {f['measure']}": _spread(f) for f in finals if f["strategy"] == name}
+        row |= {fact: _mean_fact(cells, name, fact) for fact in FACTS}
         table.append(row)
     differences = [
         _difference(frames[name], frames[base], where, measure, name, base, resamples, seed)
         for base in BASELINES if base in names
         for name in names if name != base
         for where, frames in (("fresh", final), ("old", old))
-        for measure in ("nDCG@1", "nDCG@10")
+        for measure in MEASURES
     ]  # fmt: skip
-    return {"table": table, "differences": differences, "curves": _curves(cells, names), "cells": cells}
+    return {
+        "table": table,
+        "finals": finals,
+        "differences": differences,
+        "curves": _curves(cells, names),
+        "cells": cells,
+    }
 
 
 def _by_query(cells: list[dict[str, Any]], name: str, pick: Any) -> pl.DataFrame:
@@ -92,24 +100,27 @@ def _difference(
     ours: pl.DataFrame, theirs: pl.DataFrame, where: str, measure: str, name: str, base: str, resamples: int, seed: int
 ) -> dict[str, Any]:
     pairs = ours.select("query", a=measure).join(theirs.select("query", b=measure), on="query").sort("query")
-    interval = mean_interval((pairs["a"] - pairs["b"]).to_numpy() * 100, LEVEL, resamples, seed)
-    return {
-        "strategy": name, "baseline": base, "split": where, "measure": measure, "difference": interval.mean,
-        "low": interval.low, "high": interval.high, "queries": interval.queries,
-    }  # fmt: skip
+    figures = _percent(pairs["a"] - pairs["b"], resamples, seed)
+    return {"strategy": name, "baseline": base, "split": where, "measure": measure, **figures}
+
+
+def _percent(values: pl.Series, resamples: int, seed: int) -> dict[str, float]:
+    """Mean over queries and its interval, in points of a hundred."""
+    interval = mean_interval(values.to_numpy() * 100, LEVEL, resamples, seed)
+    return {"mean": interval.mean, "low": interval.low, "high": interval.high, "queries": interval.queries}
 
 
 def _curves(cells: list[dict[str, Any]], names: list[str]) -> dict[str, dict[str, list[float]]]:
-    """Mean fresh nDCG@1 and @10 after each round, per strategy; static is a flat line's single point."""
+    """Mean fresh measures after every round, per strategy; empty unless all rounds were measured."""
+    evolved = [cell for cell in cells if cell["strategy"] != "static"]
+    if not evolved or any(len(cell["fresh"]) != len(cell["rounds"]) for cell in evolved):
+        return {}
     curves: dict[str, dict[str, list[float]]] = {}
     for name in names:
-        mine = [cell for cell in cells if cell["strategy"] == name]
-        rounds = min(len(cell["fresh"]) for cell in mine)
+        same = [cell["fresh"] for cell in cells if cell["strategy"] == name]
         curves[name] = {
-            measure: [
-                float(np.mean([np.mean(cell["fresh"][r][measure]) for cell in mine]) * 100) for r in range(rounds)
-            ]
-            for measure in ("nDCG@1", "nDCG@10")
+            measure: [float(np.mean([np.mean(fresh[r][measure]) for fresh in same]) * 100) for r in range(len(same[0]))]
+            for measure in MEASURES
         }
     return curves
 
@@ -121,5 +132,5 @@ def _mean_fact(cells: list[dict[str, Any]], name: str, key: str) -> float | None
     return float(np.mean(values)) if values else None
 
 
-def _spread(mean: float, low: float, high: float) -> str:
-    return f"{mean:.1f} [{low:.1f}, {high:.1f}]"
+def _spread(final: dict[str, Any]) -> str:
+    return f"{final['mean']:.1f} [{final['low']:.1f}, {final['high']:.1f}]"

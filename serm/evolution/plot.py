@@ -16,21 +16,40 @@ COLOURS = {
 
 def page(result: dict[str, Any]) -> str:
     """One self-contained HTML page of a backtest's result."""
-    figures = [_figure(result["curves"], measure) for measure in ("nDCG@1", "nDCG@10")]
+    figures = [_intervals(result["finals"], measure) for measure in ("nDCG@1", "nDCG@10")]
+    figures += [_figure(result["curves"], measure) for measure in ("nDCG@1", "nDCG@10") if result["curves"]]
     plots = "".join(
         figure.to_html(full_html=False, include_plotlyjs="inline" if i == 0 else False)
         for i, figure in enumerate(figures)
     )
     return (
         "<!doctype html><html lang='en'><meta charset='utf-8'><title>serm backtest</title>"
-        "<style>body{font:15px/1.5 system-ui,sans-serif;max-width:1080px;margin:2rem auto;padding:0 1rem;color:#222}"
+        "<style>body{font:15px/1.5 system-ui,sans-serif;max-width:1180px;margin:2rem auto;padding:0 1rem;color:#222}"
         "table{border-collapse:collapse;font-size:13px}"
-        "td,th{padding:.3rem .6rem;border-bottom:1px solid #ddd;text-align:right}"
+        "td,th{padding:.3rem .6rem;border-bottom:1px solid #ddd;text-align:right;white-space:nowrap}"
         "td:first-child,th:first-child{text-align:left}</style>"
         "<h1>Backtest</h1><p>Measured on held-out searches by people's judgments; 95% bootstrap intervals over queries."
         f"</p>{plots}<h2>After the last round</h2>{_table(result['table'])}"
         f"<h2>Differences, paired by query</h2>{_table(result['differences'])}</html>"
     )
+
+
+def _intervals(finals: list[dict[str, Any]], measure: str) -> go.Figure:
+    """After the last round: each strategy's mean on fresh searches with its interval."""
+    rows = [row for row in finals if row["split"] == "fresh" and row["measure"] == measure]
+    figure = go.Figure()
+    for row in rows:
+        figure.add_scatter(
+            x=[row["mean"]], y=[row["strategy"]], mode="markers+text", text=[f"{row['mean']:.1f}"],
+            textposition="top center", marker={"color": COLOURS[row["strategy"]], "size": 11}, showlegend=False,
+            error_x={"array": [row["high"] - row["mean"]], "arrayminus": [row["mean"] - row["low"]], "width": 0},
+        )  # fmt: skip
+    figure.update_layout(
+        title=f"{measure} on fresh searches after the last round, %, with 95% intervals", template="plotly_white",
+        height=90 + 42 * len(rows), margin={"l": 110, "r": 20, "t": 50, "b": 40},
+        yaxis={"autorange": "reversed"},
+    )  # fmt: skip
+    return figure
 
 
 def _figure(curves: dict[str, dict[str, list[float]]], measure: str) -> go.Figure:

@@ -8,6 +8,7 @@ import pytest
 from serm.config import Config
 from serm.configure import load
 from serm.evolution.compare import summarise
+from serm.evolution.plot import page
 from serm.evolution.scenario import cut, windows
 
 CONFIG = """
@@ -83,6 +84,14 @@ def test_differences_are_paired_by_query_over_the_mean_of_seeds() -> None:
     result = summarise(cells, resamples=500, seed=0)
     (row,) = [r for r in result["differences"] if r["split"] == "fresh" and r["measure"] == "nDCG@1"]
     # a: 0.6 - 0.1 = 0.5; b: 0.95 - 0.9 = 0.05
-    assert row["difference"] == pytest.approx(27.5)
+    assert row["mean"] == pytest.approx(27.5)
     assert (row["low"], row["high"]) == (pytest.approx(5.0), pytest.approx(50.0))
     assert result["table"][0]["fresh nDCG@1"].startswith("50.0 ")
+
+
+def test_the_page_needs_no_network_and_shows_every_strategy() -> None:
+    result = summarise([cell(0, "static", [0.0, 1.0]), cell(0, "serm", [0.5, 1.0])], resamples=500, seed=0)
+    html = page(result)
+    assert 'src="http' not in html
+    assert html.count("<td>serm</td>") == 5  # once in the table, four times among the differences
+    assert "75.0 [50.0, 100.0]" in html
