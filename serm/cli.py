@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from serm import display
+from serm import display, progress
 from serm.workspace import Workspace
 
 app = typer.Typer(
@@ -139,7 +139,9 @@ def simulate_llm(
     """Serve a stand-in for strong LLMs that errs about known judgments as measured judges did."""
     from serm.simulate.llm_server import serve_llm
 
-    serve_llm(_open(where, sets), host, port)
+    workspace = _open(where, sets)
+    progress.note(f"a stand-in for LLMs, no language model, listens at http://{host}:{port}/v1; stop it with Ctrl-C")
+    serve_llm(workspace, host, port)
 
 
 @app.command()
@@ -162,7 +164,11 @@ def annotate(
     """Let the LLMs label the mined pairs; kept where they agree. A killed run goes on and pays nothing twice."""
     from serm.annotation.verbs import annotate as verb
 
-    _show("annotated", verb(_open(where, sets), round), json)
+    summary = verb(_open(where, sets), round)
+    _show("annotated", summary, json)
+    if summary.failed:
+        progress.note(f"{summary.failed} pairs failed and are not written; the same command tries them again")
+        raise typer.Exit(1)
 
 
 @app.command()

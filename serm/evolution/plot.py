@@ -47,7 +47,7 @@ def _intervals(finals: list[dict[str, Any]], measure: str) -> go.Figure:
     figure.update_layout(
         title=f"{measure} on fresh searches after the last round, %, with 95% intervals", template="plotly_white",
         height=90 + 42 * len(rows), margin={"l": 110, "r": 20, "t": 50, "b": 40},
-        yaxis={"autorange": "reversed"},
+        yaxis={"range": [len(rows) - 0.4, -0.9]},
     )  # fmt: skip
     return figure
 
