@@ -1,57 +1,14 @@
 """Update and evolve on a small workspace with a tiny model: versions, resume, the gate, and what a round records."""
 
-from pathlib import Path
-
 import polars as pl
 import pytest
-import torch
-from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
 from serm import registry
 from serm.annotation.stand_in import StandInLLM
 from serm.evolution import round as rounds
 from serm.evolution.update import labelled_pairs, update
-from serm.relevance.weights import resolve
 from serm.simulate import StandIn, simulate
 from serm.workspace import Workspace, WorkspaceError
-
-CONFIG = """
-labels: {{scale: [0, 1], names: {{0: bad, 1: good}}}}
-relevance:
-  {{base: "{base}", precision: fp32, max_tokens: 24, max_epochs: 1, evaluate_every: 20, batch_pairs: 16,
-    learning_rate: 0.002}}
-mining: {{budget: 40, quiet_share: 1.0, judged: 60, per_query: 8}}
-update: {{minimum_labels: 5}}
-annotation: {{knowledge_documents: 0, paths: 1}}
-evaluation: {{minimum_queries: 5, resamples: 200}}
-simulate: {{sessions: 300, days: 10}}
-simulate_llm: {{confusion: [[1.0, 0.0], [0.0, 1.0]]}}
-"""
-COLOURS = ["red", "blue", "green", "yellow"]
-THINGS = ["shoe", "hat", "coat", "scarf", "sock", "glove"]
-
-
-@pytest.fixture
-def space(tmp_path: Path) -> Workspace:
-    """Products by colour and thing; a search is relevant to the product with its colour."""
-    torch.manual_seed(0)
-    config = BertConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64)
-    BertForSequenceClassification(config).save_pretrained(tmp_path / "tiny")
-    AutoTokenizer.from_pretrained(resolve("embedded:minilm")).save_pretrained(tmp_path / "tiny")
-    workspace = Workspace.create(tmp_path / "space", CONFIG.format(base=tmp_path / "tiny"))
-    products = [(f"{c}-{t}", f"{c} {t}") for c in COLOURS for t in THINGS]
-    workspace.upsert("documents", pl.DataFrame(products, schema=["doc_id", "text"], orient="row"))
-    splits = {"train": "now", "dev": "today", "anchor": "cheap", "fresh": "new", "hidden": "novel"}
-    rows = [
-        (f"{c} {t} {word}", doc, int(doc.startswith(c)), split, "human")
-        for split, word in splits.items()
-        for c in COLOURS
-        for t in THINGS
-        for doc, _ in products
-    ]
-    judgments = pl.DataFrame(rows, schema=["query", "doc_id", "grade", "split", "judge"], orient="row")
-    workspace.append("judgments", judgments)
-    return workspace
 
 
 def stand_ins(workspace: Workspace) -> dict[str, StandInLLM]:
