@@ -24,7 +24,8 @@ A first evolution, from nothing:
   serm update                                    the first model, from human judgments
   serm evolve                                    mine, annotate, update, evaluate, gate, promote
 
-Or see it all on embedded data: [bold]serm demo[/bold]. Every verb takes --json, --set room.key=value and --debug.""",
+Or see it all on embedded data: [bold]serm demo[/bold].
+Verbs that work in a workspace take --set room.key=value; --json and --debug too.""",
 )
 
 Where = Annotated[str, typer.Option("--workspace", "-w", envvar="SERM_WORKSPACE", help="Folder or object-store URL.")]

@@ -60,15 +60,19 @@ class Lab:
         self.llms = {a.name: StandInLLM(stand_in, a.model, config.seed) for a in config.annotation.annotators}
         judged = scenario.start.select(*PAIR, "grade")
         calibration = draw_calibration(judged, config.update.calibration_pairs, config.seed)
-        known = self.annotate(calibration).join(calibration, on=PAIR)
+        known = agreed(self.annotate(calibration)).join(calibration, on=PAIR)
         self.errors = confusion(known["grade"].to_list(), known["label"].to_list(), config.labels.scale)
 
     def annotate(self, pairs: pl.DataFrame) -> pl.DataFrame:
-        """The kept annotations of pairs [query, doc_id]: query, doc_id, label, calls."""
+        """The annotations of pairs [query, doc_id], kept or not."""
         config = self.config
         scale, names = config.labels.scale, config.labels.names
-        rows = annotate_pairs(pairs.select(PAIR), self.documents, self.llms, config.annotation, scale, names=names)
-        return rows.filter(pl.col("status") == "kept").select(*PAIR, "label", "calls").sort(PAIR)
+        return annotate_pairs(pairs.select(PAIR), self.documents, self.llms, config.annotation, scale, names=names)
+
+
+def agreed(annotations: pl.DataFrame) -> pl.DataFrame:
+    """The labels that were kept: query, doc_id, label."""
+    return annotations.filter(pl.col("status") == "kept").select(*PAIR, "label").sort(PAIR)
 
 
 def gather_labels(
@@ -103,9 +107,11 @@ def gather_labels(
     elif strategy == "oracle":
         labelled = chosen.join(lab.truth, on=PAIR).select(*PAIR, "text", label=pl.col("truth").cast(pl.Int32))
     else:
-        kept = lab.annotate(chosen)
-        facts["calls"] = int(kept["calls"].sum())
-        labelled = kept.join(lab.texts, on="doc_id", maintain_order="left").select(*PAIR, "text", "label")
+        annotations = lab.annotate(chosen)
+        facts["calls"] = int(annotations["calls"].sum())
+        labelled = (
+            agreed(annotations).join(lab.texts, on="doc_id", maintain_order="left").select(*PAIR, "text", "label")
+        )
     right = labelled.join(lab.truth, on=PAIR).select((pl.col("label") == pl.col("truth")).mean()).item()
     facts |= {"kept": labelled.height, "label_accuracy": right, "positive": _positive(chosen, lab, config)}
     return Labelled(chosen.select(PAIR), labelled, facts)

@@ -1,7 +1,9 @@
 """The backtest's cut and its arithmetic."""
 
 import json
+from typing import ClassVar
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -10,6 +12,7 @@ from serm.configure import load
 from serm.evolution.compare import summarise
 from serm.evolution.plot import page
 from serm.evolution.scenario import cut, windows
+from serm.evolution.strategies import Lab, gather_labels
 
 CONFIG = """
 labels: {scale: [0, 1]}
@@ -69,6 +72,31 @@ def test_too_small_a_collection_is_refused(config: Config) -> None:
     config.backtest.fresh_queries = 90
     with pytest.raises(ValueError, match=r"48 judged queries arrive after year 2012, 117 are needed"):
         cut(*collection(), config, seed=1)
+
+
+class Indifferent:
+    """A model that finds every pair irrelevant."""
+
+    scale: ClassVar = [0, 1]
+
+    def probabilities(self, queries: list[str], documents: list[str]) -> np.ndarray:
+        return np.tile(np.array([1.0, 0.0], dtype=np.float32), (len(queries), 1))
+
+
+def test_calls_are_counted_for_disputed_pairs_too_and_only_agreed_ones_teach(config: Config) -> None:
+    config.mining.budget = 30
+    config.simulate_llm.correlation = 0.0
+    config.simulate_llm.confusion = [[0.6, 0.4], [0.4, 0.6]]
+    judgments, documents = collection()
+    scenario = cut(judgments, documents, config, seed=1)
+    logs = windows(scenario, config.backtest, config, 1)
+    lab = Lab(scenario, judgments, documents, config, lambda texts: np.zeros((len(texts), 2), dtype=np.float32))
+    labelled = gather_labels("random", lab, Indifferent(), logs[0], logs[1], [], 1)  # type: ignore[arg-type]
+    facts = labelled.facts
+    assert facts["kept"] == labelled.pairs.height < facts["mined"] == 30
+    assert facts["calls"] >= 2 * facts["mined"]  # two annotators, each asked at least once about every pair
+    truth = labelled.mined.join(judgments, on=["query", "doc_id"])
+    assert facts["precision"] == pytest.approx((truth["grade"] == 1).mean())
 
 
 def cell(seed: int, strategy: str, values: list[float]) -> dict[str, object]:
