@@ -24,6 +24,7 @@ from serm.evaluation.scoring import score_judged
 from serm.evolution.scenario import Scenario, cut, windows
 from serm.evolution.strategies import Lab, Labelled, gather_labels
 from serm.evolution.update import train_first, train_next
+from serm.fingerprint import fingerprint
 from serm.relevance.embedding import embed
 
 PAIR = ["query", "doc_id"]
@@ -72,10 +73,8 @@ def digest(judgments: pl.DataFrame, documents: pl.DataFrame, config: Config) -> 
     """A name for everything that a cell's result depends on but seed and strategy."""
     rooms = config.model_dump(mode="json", include=ROOMS)
     rooms["backtest"] = {k: v for k, v in rooms["backtest"].items() if k not in ("seeds", "strategies")}
-    data = [int(frame.hash_rows(seed=0).sum()) for frame in (judgments, documents)]  # type: ignore[arg-type]
-    return hashlib.sha256(json.dumps([rooms, config.evaluation.measures, data], sort_keys=True).encode()).hexdigest()[
-        :12
-    ]
+    parts = [rooms, config.evaluation.measures, fingerprint(judgments), fingerprint(documents)]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _run(
