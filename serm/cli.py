@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from serm import display, progress
 from serm.workspace import Workspace
+from sps import display, progress
 
 app = typer.Typer(
     no_args_is_help=True,

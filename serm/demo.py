@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from serm import progress, registry
+from serm import registry
 from serm.evaluation import evaluate, gate
 from serm.evolution.round import RoundSummary, evolve, rounds_done
 from serm.evolution.update import update
 from serm.ingest import ingest
 from serm.simulate import arrival_values, simulate
 from serm.workspace import Workspace
+from sps import progress
 
 PACKAGE = Path(__file__).parent
 LAST_OLD_YEAR = 2020

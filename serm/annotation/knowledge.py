@@ -13,8 +13,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from serm import progress
 from serm.annotation.ledger import Ledger
+from sps import progress
 
 Embed = Callable[[Sequence[str]], NDArray[np.float32]]
 Plugin = Callable[[str], list[str]]

@@ -12,7 +12,6 @@ from typing import Any
 
 import polars as pl
 
-from serm import progress
 from serm.annotation.asking import Asker, Tally
 from serm.annotation.core import SCHEMA, finished, make_askers, make_work, run
 from serm.annotation.graph import Work
@@ -22,6 +21,7 @@ from serm.annotation.llm import LLM
 from serm.annotation.openai_compatible import OpenAICompatible
 from serm.config import Config
 from serm.workspace import Workspace, WorkspaceError
+from sps import progress
 
 REASONS_SHOWN = 5
 PAIR = ["query", "doc_id"]

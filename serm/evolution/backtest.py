@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from serm import progress
 from serm.config import Config
 from serm.evaluation.metrics import per_query
 from serm.evaluation.scoring import score_judged
@@ -26,6 +25,7 @@ from serm.evolution.strategies import Lab, Labelled, gather_labels
 from serm.evolution.update import train_first, train_next
 from serm.fingerprint import fingerprint
 from serm.relevance.embedding import embed
+from sps import progress
 
 PAIR = ["query", "doc_id"]
 # What a cell depends on, besides the data; evaluation counts by its measures alone.

@@ -5,7 +5,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from serm.display import word
+from sps.display import word
 
 # Okabe and Ito's palette, told apart by colour-blind readers too.
 COLOURS = {

@@ -18,7 +18,6 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from serm import progress
 from serm.ingest import checks, quarantine
 from serm.ingest.columns import KINDS, SYNONYMS, Kind, check_fields, guess, understand
 from serm.ingest.documents import Layout
@@ -28,6 +27,7 @@ from serm.ingest.sources import Part, expand, file_part, spool_stdin
 from serm.ingest.split import stable_split
 from serm.records import SPLITS, TABLES
 from serm.workspace import Workspace
+from sps import progress
 
 FIRST_ROWS = 5
 

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from serm import progress
 from serm.config import RelevanceSettings
 from serm.relevance.device import autocast, choose_device, choose_precision
 from serm.relevance.weights import resolve
+from sps import progress
 
 TOKENIZER_CHUNK = 20_000
 CHARACTERS_PER_TOKEN = 20  # tokens are far shorter: cutting here only spares the tokenizer very long texts

@@ -17,9 +17,9 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from serm import progress
 from serm.config import RelevanceSettings
 from serm.relevance.device import choose_device, choose_precision
+from sps import progress
 
 BEFORE_QUERY = "Judge how well a document answers a search query.\n\nQuery: "
 BEFORE_DOCUMENT = "\nDocument: "

@@ -16,8 +16,8 @@ import polars as pl
 import torch
 from numpy.typing import NDArray
 
-from serm import progress
 from serm.relevance.cross_encoder import CrossEncoder
+from sps import progress
 
 BUCKET_BATCHES = 32  # pairs are sorted by length inside windows of so many batches: less padding, still random
 

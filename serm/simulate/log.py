@@ -11,11 +11,11 @@ import polars as pl
 from numpy.typing import NDArray
 
 from serm.config import SimulateSettings
-from serm.progress import track
 from serm.simulate.ranker import lexical_overlap
 from serm.simulate.standin import true_grades
 from serm.simulate.traffic import arrival_values, stream
 from serm.workspace import Workspace
+from sps.progress import track
 
 SCORED_AT_ONCE = 2_048
 
