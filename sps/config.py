@@ -28,6 +28,9 @@ class TaskSettings(Room):
     train_size: int = Field(2_000, ge=1, description="Generated tasks: number of training problems.")
     test_size: int = Field(200, ge=1, description="Generated tasks: number of held-out problems.")
     seed: int = Field(0, description="Generated tasks: draws the problems.")
+    style: Literal["words", "terse"] = Field(
+        "words", description="Generated tasks: prompts in English, or in a few characters for the tiny policy."
+    )
     template: str | None = Field(None, description="Prompt text with {prompt}, instead of the model's chat template.")
     system: str | None = Field(None, description="System message before every prompt of a chat template.")
     timeout: float = Field(5.0, gt=0, description="Seconds that a verifier may take for one completion.")
@@ -53,6 +56,7 @@ class PolicySettings(Room):
     gradient_checkpointing: bool = False
     attention: str | None = Field(None, description="transformers' attn_implementation; its own choice by default.")
     head_chunk: int = Field(1_024, ge=1, description="Tokens whose logits are in memory at once.")
+    tiny_cache: str = Field("~/.cache/sps", description="Where pre-trained tiny models are kept.")
     tiny_layers: int = Field(2, ge=1)
     tiny_width: int = Field(96, ge=8)
     tiny_steps: int = Field(600, ge=0, description="Steps of pre-training on worked solutions.")
@@ -232,3 +236,20 @@ class Config(Room):
     trainer: TrainerSettings = TrainerSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     log: LogSettings = LogSettings()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Config":
+        if self.rollout.group < 2 and self.objective.advantage != "signed":
+            raise ValueError(
+                "rollout.group is 1: a completion has nothing to be compared with; give at least 2, or "
+                "objective.advantage: signed"
+            )
+        if self.objective.advantage == "passk" and self.rollout.group <= self.objective.passk:
+            raise ValueError(f"objective.passk is {self.objective.passk}; rollout.group must be larger")
+        if self.objective.kl_cov_fraction and self.optimiser.epochs * self.optimiser.minibatches < 2:
+            raise ValueError(
+                "objective.kl_cov_fraction acts from a step's second update on: give optimiser.minibatches 2"
+            )
+        if self.rollout.max_prompt_tokens is not None and self.rollout.max_prompt_tokens < 1:
+            raise ValueError("rollout.max_prompt_tokens must be at least 1")
+        return self

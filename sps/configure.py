@@ -15,15 +15,24 @@ Settings = TypeVar("Settings", bound=BaseModel)
 def load(path: Path | str | None = None, overrides: Sequence[str] = ()) -> Config:
     """Settings from a YAML file (all defaults without one), then `room.key=value` overrides; the later wins.
 
+    `path` may be the name of a configuration that comes with sps, such as tiny-arithmetic.
+
     Raises:
         ValueError: the file is missing or does not parse, or a key or value is wrong.
     """
     source = str(path) if path else "settings"
-    values = parse(read(path), source, Config) if path else {}
+    values = parse(read(shipped().get(source, path)), source, Config) if path else {}
     validate(Config, values, source)  # so that a message blames the one at fault
     for override in overrides:
         set_value(values, override, Config)
     return validate(Config, values, "--set" if overrides else source)
+
+
+def shipped() -> dict[str, Path]:
+    """Configurations that come with sps, by name: in the installed package, or in a checkout's configs/sps."""
+    here = Path(__file__).resolve().parent
+    folders = (here / "configs", here.parent / "configs" / "sps")
+    return {path.stem: path for folder in folders for path in sorted(folder.glob("*.yaml"))}
 
 
 def read(path: Path | str) -> str:
@@ -81,7 +90,9 @@ def set_value(values: dict[str, Any], override: str, model: type[BaseModel]) -> 
         raise ValueError(f"--set {override}: expected room.key=value")
     first, *rest = key.strip().split(".")
     if first not in model.model_fields:
-        raise ValueError(f"--set {override}: no such {'room' if rest else 'setting'} {first!r}; known are {', '.join(model.model_fields)}")
+        raise ValueError(
+            f"--set {override}: no such {'room' if rest else 'setting'} {first!r}; known are {', '.join(model.model_fields)}"
+        )
     *rooms, last = [first, *rest]
     for room in rooms:
         if not isinstance(values.setdefault(room, {}), dict):

@@ -15,10 +15,13 @@ def note(text: str) -> None:
 
 
 @contextmanager
-def track(description: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-    """Yield `advance(n)`; a bar with count, rate and time left appears once the work has lasted two seconds."""
+def track(description: str, total: int | None = None, done: int = 0) -> Iterator[Callable[..., None]]:
+    """Yield `advance(n, words)`; a bar with count, time left and the latest words appears after two seconds of work.
+
+    `done` of the total were done before. Words are optional, such as "reward 0.412".
+    """
     if not sys.stderr.isatty():
-        yield lambda _: None
+        yield lambda amount=1, words="": None
         return
     from rich.console import Console
     from rich.progress import (
@@ -32,15 +35,16 @@ def track(description: str, total: int | None = None) -> Iterator[Callable[[int]
 
     bar = Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-        TextColumn("eta"), TimeRemainingColumn(), console=Console(stderr=True), transient=True,
+        TextColumn("eta"), TimeRemainingColumn(), TextColumn("{task.fields[words]}"),
+        console=Console(stderr=True), transient=True,
     )  # fmt: skip
-    task = bar.add_task(description, total=total)
+    task = bar.add_task(description, total=total, completed=done, words="")
     began = time.monotonic()
     showing = False
 
-    def advance(amount: int = 1) -> None:
+    def advance(amount: int = 1, words: str = "") -> None:
         nonlocal showing
-        bar.update(task, advance=amount)
+        bar.update(task, advance=amount, words=words)
         if not showing and time.monotonic() - began > QUIET_SECONDS:
             bar.start()
             showing = True

@@ -1,0 +1,240 @@
+"""One optimiser step: forward and backward over micro-batches, with normalisers of the whole step.
+
+Every term is a weighted sum whose weights were fixed before the first backward, from all rows of all processes; so the
+gradient is the same however the step is cut. Processes average gradients, hence the factor `world` on each loss.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from sps.batch import Row
+from sps.config import Config
+from sps.objectives.irl import irl_loss
+from sps.objectives.kl import kl_loss
+from sps.objectives.policy_gradient import LossInputs, policy_loss
+from sps.objectives.regularisers import entropy_loss, kl_cov_loss, nll_loss
+from sps.objectives.weights import normaliser, token_weights
+from sps.policy import collate, micro_batches
+from sps.processes import Processes
+
+
+@dataclass
+class Figures:
+    """What a step measured. `sums` add up over micro-batches and processes, `maxima` are maxima over them."""
+
+    sums: dict[str, float] = field(default_factory=dict)
+    maxima: dict[str, float] = field(default_factory=dict)
+
+    def add(self, name: str, value: Tensor | float) -> None:
+        """Add to a sum."""
+        self.sums[name] = self.sums.get(name, 0.0) + float(value)
+
+    def merge(self, other: "Figures") -> None:
+        """Add another optimiser step's."""
+        for name, value in other.sums.items():
+            self.add(name, value)
+        for name, value in other.maxima.items():
+            self.widen(name, value)
+
+    def widen(self, name: str, value: Tensor | float) -> None:
+        """Raise a maximum."""
+        self.maxima[name] = max(self.maxima.get(name, float("-inf")), float(value))
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Normalisers of one optimiser step, over all processes: the policy gradient's, the rehearsal's, and the number of
+    prompts steered."""
+
+    reinforced: float
+    tokens: float
+    rehearsed: float
+    steered: float
+
+
+class NotFinite(ArithmeticError):
+    """A loss or gradient was NaN or infinite."""
+
+
+def totals(
+    reinforced: Iterable[Row], rehearsed: Iterable[Row], steered: int, config: Config, processes: Processes
+) -> Totals:
+    """Normalisers of an optimiser step of which this process holds these rows and steers `steered` prompts."""
+    lengths = torch.tensor([len(row.completion_ids) for row in reinforced if row.counts])
+    local = [
+        normaliser(lengths, config.objective.normalise),
+        float(lengths.sum()),
+        float(sum(len(row.completion_ids) for row in rehearsed)),
+        float(steered),
+    ]
+    return Totals(*processes.sum(local))
+
+
+def backward(
+    policy: torch.nn.Module,
+    rows: Sequence[Row],
+    reinforced: Set[Row],
+    steering: Mapping[Row, float],
+    total: Totals,
+    config: Config,
+    processes: Processes,
+) -> Figures:
+    """Accumulate the gradient of one optimiser step over this process's rows.
+
+    Rows in `reinforced` carry the policy gradient, those in `steering` the IRL term, rehearsed ones the forward KL.
+    They need no `old_logprobs` when the step is on-policy: then the old policy is the present one, whose detached
+    log-probabilities serve. Each row's `log_prob` is set anew.
+
+    Raises:
+        NotFinite: a micro-batch's loss is not.
+    """
+    figures = Figures()
+    parts = micro_batches(
+        [len(row.prompt_ids) + len(row.completion_ids) for row in rows], config.trainer.micro_batch_tokens
+    )
+    turns = processes.most(len(parts))
+    for turn in range(turns):
+        last = turn == turns - 1
+        with nullcontext() if last else processes.no_sync(policy):
+            if turn < len(parts):
+                loss = _micro_batch(
+                    policy, [rows[i] for i in parts[turn]], reinforced, steering, total, config, figures
+                )
+            else:
+                loss = _nothing(policy, config)  # other processes are not through; collectives must match
+            if not bool(torch.isfinite(loss)):
+                raise NotFinite(f"the loss is {float(loss)}")
+            processes.backward(loss * processes.world)
+    return figures
+
+
+def _micro_batch(
+    policy: torch.nn.Module,
+    rows: Sequence[Row],
+    reinforced: Set[Row],
+    steering: Mapping[Row, float],
+    total: Totals,
+    config: Config,
+    figures: Figures,
+) -> Tensor:
+    settings = config.objective
+    device = next(policy.parameters()).device
+    stats = policy(
+        *collate([(row.prompt_ids, row.completion_ids) for row in rows], 0, device), config.rollout.temperature, True
+    )
+    logprobs, entropy = stats.logprobs, stats.entropy
+    lengths = torch.tensor([len(row.completion_ids) for row in rows], device=device)
+    sequence = torch.repeat_interleave(torch.arange(len(rows), device=device), lengths)
+    for row, part in zip(rows, logprobs.detach().split(lengths.tolist()), strict=True):
+        row.log_prob = float(part.double().sum())
+
+    def tokens(values: Sequence[Tensor | None]) -> Tensor:
+        """Per-token values, the present log-probabilities where a row has none."""
+        parts = logprobs.detach().split(lengths.tolist())
+        return torch.cat(
+            [part if value is None else value.to(device) for part, value in zip(parts, values, strict=True)]
+        )
+
+    loss = 0.0 * logprobs.sum()
+    counted = torch.tensor([float(row in reinforced and row.counts) for row in rows], device=device)[sequence]
+    if bool(counted.any()):
+        weights = counted * token_weights(
+            lengths, sequence, settings.normalise, total.reinforced, config.rollout.max_tokens
+        )
+        old = tokens([row.old_logprobs for row in rows])
+        outputs = policy_loss(
+            LossInputs(
+                logprobs=logprobs,
+                old_logprobs=old,
+                sampler_logprobs=tokens([row.sampler_logprobs if row in reinforced else None for row in rows]),
+                advantages=torch.tensor([row.advantage for row in rows], device=device, dtype=logprobs.dtype)[sequence],
+                sequence=sequence,
+                rows=len(rows),
+                weights=weights,
+            ),
+            settings,
+            config.rollout.importance_cap,
+        )
+        loss = loss + outputs.loss
+        figures.add("loss_policy", outputs.loss.detach())
+        for name, value in outputs.sums.items():
+            figures.add(name, value)
+        for name, value in outputs.maxima.items():
+            figures.widen(f"{name}_max", value)
+        per_token = counted / total.tokens
+        figures.add("entropy", (per_token * entropy.detach()).sum())
+        if settings.entropy_bonus:
+            term = settings.entropy_bonus * entropy_loss(entropy, weights)
+            loss, _ = loss + term, figures.add("loss_entropy", term.detach())
+        if settings.kl_coefficient:
+            reference = tokens([row.reference_logprobs for row in rows])
+            term = settings.kl_coefficient * kl_loss(logprobs, reference, weights, settings.kl)
+            loss, _ = loss + term, figures.add("loss_kl", term.detach())
+            figures.add("kl_to_initial", (per_token * (logprobs.detach() - reference)).sum())
+        if settings.kl_cov_fraction:
+            mask = torch.cat([_mask(row) for row in rows]).to(device)
+            term = settings.kl_cov_coefficient * kl_cov_loss(logprobs, old, mask, weights)
+            loss, _ = loss + term, figures.add("loss_kl_cov", term.detach())
+    if any(row.rehearsed for row in rows):
+        weights = torch.tensor([float(row.rehearsed) for row in rows], device=device)[sequence] / total.rehearsed
+        term = settings.forward_kl * nll_loss(logprobs, weights)
+        loss, _ = loss + term, figures.add("loss_forward_kl", term.detach())
+    coefficients = torch.tensor([steering.get(row, 0.0) for row in rows], device=device, dtype=torch.float64)
+    if bool(coefficients.any()):
+        exponent = config.steering.length_exponent
+        term = config.steering.coefficient * irl_loss(
+            logprobs, sequence, coefficients, lengths, exponent, total.steered
+        )
+        loss = loss + term
+    return loss
+
+
+def _parts(rows: Sequence[Row], config: Config) -> list[list[int]]:
+    return micro_batches(
+        [len(row.prompt_ids) + len(row.completion_ids) for row in rows], config.trainer.micro_batch_tokens
+    )
+
+
+def _mask(row: Row) -> Tensor:
+    return torch.zeros(len(row.completion_ids), dtype=torch.bool) if row.kl_cov is None else row.kl_cov
+
+
+def _nothing(policy: torch.nn.Module, config: Config) -> Tensor:
+    """A forward pass whose loss is zero."""
+    device = next(policy.parameters()).device
+    stats = policy(*collate([([0], [0])], 0, device), config.rollout.temperature, False)
+    return 0.0 * stats.logprobs.sum()
+
+
+def score(policy: torch.nn.Module, rows: Sequence[Row], config: Config, processes: Processes) -> Iterator[Tensor]:
+    """Log-probabilities (T,) float32 on the CPU of every row's completion under the policy now, in order."""
+    parts = micro_batches(
+        [len(row.prompt_ids) + len(row.completion_ids) for row in rows], config.trainer.micro_batch_tokens
+    )
+    found: list[Tensor | None] = [None] * len(rows)
+    device = next(policy.parameters()).device
+    with torch.no_grad():
+        for turn in range(processes.most(len(parts))):
+            if turn >= len(parts):
+                _nothing(policy, config)
+                continue
+            pairs = [(rows[i].prompt_ids, rows[i].completion_ids) for i in parts[turn]]
+            stats = policy(*collate(pairs, 0, device), config.rollout.temperature, False)
+            for i, part in zip(parts[turn], stats.logprobs.cpu().split([len(ids) for _, ids in pairs]), strict=True):
+                found[i] = part
+    yield from (part for part in found if part is not None)
+
+
+def adamw(policy: torch.nn.Module, config: Config) -> torch.optim.AdamW:
+    """AdamW over what is trainable; no weight decay on vectors (norms and biases)."""
+    settings = config.optimiser
+    trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": settings.weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=settings.learning_rate, betas=settings.betas)
