@@ -41,7 +41,7 @@ class LoraSettings(Room):
     """Low-rank adapters instead of full weights."""
 
     rank: int = Field(16, ge=1)
-    alpha: float = Field(32.0, gt=0)
+    alpha: int = Field(32, ge=1)
     dropout: float = Field(0.0, ge=0, lt=1)
     targets: str | list[str] = Field("all-linear", description="Module names, or all-linear.")
 

@@ -90,9 +90,8 @@ def set_value(values: dict[str, Any], override: str, model: type[BaseModel]) -> 
         raise ValueError(f"--set {override}: expected room.key=value")
     first, *rest = key.strip().split(".")
     if first not in model.model_fields:
-        raise ValueError(
-            f"--set {override}: no such {'room' if rest else 'setting'} {first!r}; known are {', '.join(model.model_fields)}"
-        )
+        kind, known = "room" if rest else "setting", ", ".join(model.model_fields)
+        raise ValueError(f"--set {override}: no such {kind} {first!r}; known are {known}")
     *rooms, last = [first, *rest]
     for room in rooms:
         if not isinstance(values.setdefault(room, {}), dict):

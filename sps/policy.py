@@ -7,7 +7,6 @@ time only.
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from sps.config import LoraSettings, PolicySettings, TaskSettings
-from sps.lm_head import token_stats
+from sps.lm_head import TokenStats, demand_plain_head, token_stats
 from sps.records import Prompt, Task
 
 Row = tuple[Sequence[int], Sequence[int]]  # prompt ids, completion ids
-
-
-@dataclass(frozen=True)
-class TokenStats:
-    """Of N completion tokens, row by row: natural log-probabilities and, where asked, entropies; both (N,) float32."""
-
-    logprobs: Tensor
-    entropy: Tensor | None
 
 
 class Policy(nn.Module):
@@ -66,14 +57,13 @@ class Policy(nn.Module):
             temperature: divides the logits, as it did in sampling.
         """
         with self.computing():
-            hidden = self._backbone()(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)[0]
+            hidden = self.body()(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)[0]
             chosen = targets[:, 1:]  # position t predicts token t + 1
             head = self.model.get_output_embeddings()
-            found = token_stats(
+            return token_stats(
                 hidden[:, :-1][chosen], head.weight, head.bias, input_ids[:, 1:][chosen],
                 temperature, self.head_chunk, with_entropy,
             )  # fmt: skip
-        return TokenStats(*found)
 
     def computing(self) -> AbstractContextManager[object]:
         """The precision of forward passes, for engines that call `model` themselves."""
@@ -81,7 +71,7 @@ class Policy(nn.Module):
 
     def blocks(self) -> list[nn.Module]:
         """The transformer's layers, which FSDP shards one by one."""
-        layers = self._backbone().layers
+        layers = self.body().layers
         return list(layers)
 
     @contextmanager
@@ -128,7 +118,8 @@ class Policy(nn.Module):
         model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
-    def _backbone(self) -> Any:
+    def body(self) -> Any:
+        """The model without its head."""
         model = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
         return model.base_model
 
@@ -154,7 +145,7 @@ def load_policy(settings: PolicySettings, task: Task, seed: int, cache: Path) ->
     if settings.lora is not None:
         model = _adapted(model, settings.lora)
     policy = Policy(model, tokenizer, settings.head_chunk, autocast=bf16)
-    _demand_plain_head(policy)
+    demand_plain_head(model, policy.body(), model.get_output_embeddings())
     return policy
 
 
@@ -221,23 +212,3 @@ def _adapted(model: Any, settings: LoraSettings) -> Any:
         task_type="CAUSAL_LM",
     )  # fmt: skip
     return get_peft_model(model, config)
-
-
-@torch.no_grad()
-def _demand_plain_head(policy: Policy) -> None:
-    """Compare with the model's own logits once: some models cap or scale them after the projection."""
-    was_training = policy.training
-    policy.eval()
-    ids = torch.arange(4, device=policy.device)[None] % policy.model.config.vocab_size
-    own = policy.model(input_ids=ids).logits[0, :-1].float().log_softmax(-1).gather(1, ids[0, 1:, None])[:, 0]
-    targets = torch.ones_like(ids, dtype=torch.bool)
-    targets[:, 0] = False
-    autocast, policy.autocast = policy.autocast, False
-    ours = policy(ids, torch.ones_like(ids), targets, 1.0, False).logprobs
-    policy.autocast = autocast
-    policy.train(was_training)
-    if not torch.allclose(own, ours, atol=1e-2, rtol=1e-3):
-        raise ValueError(
-            f"{type(policy.model).__name__} does more to its logits than project them (capping or scaling), which "
-            "the trainer does not; choose another model"
-        )

@@ -36,7 +36,8 @@ def prepare(policy: Policy, examples: Sequence[Example], config: Config) -> list
     if not fitting:
         raise ValueError(
             f"none of {len(problems)} prompts fits: the model's context of {policy.context} tokens less "
-            f"rollout.max_tokens ({config.rollout.max_tokens}) leaves {longest} for a prompt, and the shortest has {shortest}"
+            f"rollout.max_tokens ({config.rollout.max_tokens}) leaves {longest} for a prompt, "
+            f"and the shortest has {shortest}"
         )
     if len(fitting) < len(problems):
         progress.note(f"{len(problems) - len(fitting)} of {len(problems)} prompts set aside: over {longest} tokens")

@@ -52,8 +52,8 @@ def collect(
     """Sample and judge this process's share of a step's groups.
 
     Every round takes the stream's next `rollout.prompts` prompts, of which process `rank` samples every `world`-th.
-    With dynamic sampling (DAPO, 2503.14476, Sec. 3.2) groups whose rewards are all equal are dropped and rounds go on, at
-    most `dynamic_rounds`, until all processes have their share; the last round's flat groups then stay out.
+    With dynamic sampling (DAPO, 2503.14476, Sec. 3.2) groups whose rewards are all equal are dropped and rounds go on,
+    at most `dynamic_rounds`, until all processes have their share; the last round's flat groups then stay out.
 
     Args:
         any_process: whether a flag is up in any process; it keeps the rounds of all in step.

@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
 
 from sps.config import ObjectiveSettings
 from sps.objectives.policy_gradient import LossInputs, policy_loss
