@@ -5,7 +5,6 @@ so that they cost nothing; prompts of like length share a batch. Every completio
 function of the seed, the prompt's number and the sample's number: how the work is cut into batches does not matter.
 """
 
-import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,14 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import DynamicCache
+from transformers import AutoModelForCausalLM, DynamicCache
 
 from sps.config import RolloutSettings
 from sps.policy import Policy
 from sps.records import Completion
 from sps.rollout.distribution import draw, sampled_from
 from sps.rollout.protocol import Sampling, check_prompts
-from sps.rollout.weights import full_parameters
+from sps.rollout.weights import merged_parameters
 
 
 @dataclass(frozen=True)
@@ -40,19 +39,24 @@ class TransformersEngine:
         """Sample from `policy`, at most `settings.rows` completions at once.
 
         Args:
-            own_copy: keep a whole model apart, which `update` loads: for a policy that will be sharded, whose module
-                cannot be called here. Make the engine before the policy is sharded.
+            own_copy: keep a whole model apart, which `update` loads: for a policy whose weights are sharded, so that
+                processes sample each at its own pace. Every process must then make its engine.
         """
         self.policy = policy
         self.rows = settings.rows
         self.own_copy = own_copy
-        self.model: Any = copy.deepcopy(policy.model).requires_grad_(False) if own_copy else policy.model
+        self.model: Any = policy.model
+        if own_copy:
+            config = policy.model.config
+            with torch.device(policy.device), torch.random.fork_rng():
+                self.model = AutoModelForCausalLM.from_config(config, attn_implementation=config._attn_implementation)
+            self.update(policy)
 
     def generate(self, prompts: Sequence[Sequence[int]], samples: int, sampling: Sampling) -> list[list[Completion]]:
         """`samples` completions of every prompt; see `Engine.generate`."""
         check_prompts(prompts, sampling.max_tokens, self.policy.context)
         groups: list[list[Completion]] = [[] for _ in prompts]
-        with _evaluating(self.model), torch.no_grad():
+        with _evaluating(self.model), torch.no_grad(), self.policy.computing():
             for shares in batches([len(prompt) for prompt in prompts], samples, self.rows):
                 completions = iter(self._batch(prompts, shares, samples, sampling))
                 for share in shares:
@@ -67,7 +71,7 @@ class TransformersEngine:
         if self.own_copy:
             mine = dict(self.model.named_parameters())
             with torch.no_grad():
-                for name, weight in full_parameters(policy.model):
+                for name, weight in merged_parameters(policy.model):
                     mine[name].copy_(weight)
 
     def close(self) -> None:
