@@ -86,9 +86,9 @@ def fit_ceiling(counts: Sequence[tuple[int, int]]) -> Fit:
     Raises:
         ValueError: no problem has a completion.
     """
-    cells, weights = np.unique(np.array(counts, dtype=np.int64).reshape(-1, 2), axis=0, return_counts=True)
-    kept = cells[:, 0] > 0
-    cells, weights = cells[kept], weights[kept].astype(np.float64)
+    tried = [pair for pair in counts if pair[0] > 0]
+    cells, times = np.unique(np.array(tried, dtype=np.int64).reshape(-1, 2), axis=0, return_counts=True)
+    weights: NDArray[np.float64] = times.astype(np.float64)
     if not len(cells):
         raise ValueError("there are no judged completions to fit a ceiling to")
     if not cells[:, 1].any():
@@ -142,7 +142,7 @@ def _solvable(cells: NDArray[np.int64], weights: NDArray[np.float64], point: NDA
 def _best(
     cells: NDArray[np.int64], weights: NDArray[np.float64], share: float | None, starts: Sequence[tuple[float, float]]
 ) -> tuple[NDArray[np.float64], float]:
-    """The likeliest beta, as (logit mean, log concentration), and its log-likelihood; None: with its likeliest share."""
+    """The likeliest beta, as (logit mean, log concentration), and its log-likelihood; share None: the likeliest."""
 
     def loss(point: NDArray[np.float64]) -> float:
         solvable = _solvable(cells, weights, point) if share is None else share

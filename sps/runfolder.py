@@ -43,7 +43,7 @@ class RunFolder:
         self._logs: dict[str, Log] = {}
 
     def begin(self, step: int) -> None:
-        """Make the folder, or go back to where `step` ended: later lines are dropped.
+        """Make the folder, or go back to where `step` ended: later lines are dropped, all for -1.
 
         Raises:
             ValueError: the folder holds a run with other settings.

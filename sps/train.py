@@ -41,6 +41,7 @@ def train(config: Config) -> dict[str, Any]:
     policy = load_policy(config.policy, task, config.seed, Path(config.policy.tiny_cache).expanduser())
     processes = Processes(config.trainer.sharding, policy.autocast, policy)
     policy.to(processes.device)
+    torch.manual_seed(seed_of(config.seed, "dropout", processes.rank))  # sampling and the order of prompts need no state
     folder = RunFolder(Path(config.output), config, processes.main)
     resumed = checkpoint.latest(folder.checkpoints)
     judge = judge_with(task, config)
@@ -52,7 +53,7 @@ def train(config: Config) -> dict[str, Any]:
     state = State()
     if resumed is not None:
         state = State(**checkpoint.restore(resumed, module, shared, processes))
-    folder.begin(state.step)
+    folder.begin(state.step if resumed else -1)
     engine = make_engine(policy, config.rollout, own_copy=processes.sharded)
     try:
         engine.update(policy)

@@ -32,9 +32,7 @@ class Sampling:
 class Engine(Protocol):
     """Samples completions from the policy."""
 
-    def generate(
-        self, prompts: Sequence[Sequence[int]], samples: int, sampling: Sampling
-    ) -> list[list[Completion]]:
+    def generate(self, prompts: Sequence[Sequence[int]], samples: int, sampling: Sampling) -> list[list[Completion]]:
         """`samples` completions of every prompt, in the order of the prompts.
 
         Raises:

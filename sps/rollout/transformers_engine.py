@@ -175,7 +175,7 @@ def _uniforms(shares: Sequence[Share], samples: int, sampling: Sampling) -> Tens
 
 
 def _left_padded(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Ids and mask, (prompts, L) int64: with the padding on the left every prompt's last token is in the last column."""
+    """Ids and mask, (prompts, L) int64: padded on the left, every prompt's last token is in the last column."""
     longest = max(len(prompt) for prompt in prompts)
     ids = torch.tensor([[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts])
     mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])

@@ -45,7 +45,8 @@ def test_likelihood_is_that_of_scipys_beta_binomial() -> None:
 
 
 def test_no_point_of_a_grid_is_likelier_than_the_fit() -> None:
-    counts = [*simulate(np.random.default_rng(3), 40, 16, 0.7, 1.0, 2.0), *simulate(np.random.default_rng(4), 40, 5, 0.7, 1.0, 2.0)]  # fmt: skip
+    rng = np.random.default_rng(3)
+    counts = [*simulate(rng, 40, 16, 0.7, 1.0, 2.0), *simulate(rng, 40, 5, 0.7, 1.0, 2.0)]
     fit = fit_ceiling(counts)
     assert log_likelihood(counts, fit.solvable, fit.a, fit.b) == pytest.approx(fit.log_likelihood)
     grid = [
@@ -69,8 +70,8 @@ def test_interval_is_where_the_profile_falls_by_half_the_chi_squared_point() -> 
 
 def test_interval_covers_the_truth() -> None:
     rng = np.random.default_rng(6)
-    fits = [fit_ceiling(simulate(rng, 80, 32, 0.8, 1.0, 2.0)) for _ in range(30)]
-    assert sum(fit.low <= 0.8 <= fit.high for fit in fits) >= 26
+    fits = [fit_ceiling(simulate(rng, 60, 16, 0.8, 1.0, 2.0)) for _ in range(16)]
+    assert sum(fit.low <= 0.8 <= fit.high for fit in fits) >= 13
 
 
 def test_pass_at_k_under_the_fit_is_the_integral_over_the_beta() -> None:
