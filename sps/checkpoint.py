@@ -7,7 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_state_dict,
+    set_state_dict,
+)
 
 from sps.processes import Processes
 
@@ -71,6 +76,13 @@ def restore(
     state = dict(states[processes.rank])
     torch.set_rng_state(state.pop("random"))
     return state
+
+
+def whole_weights(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Every weight, gathered where they are sharded; all processes must call it."""
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    found: dict[str, torch.Tensor] = get_model_state_dict(module, options=options)
+    return found
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:

@@ -98,7 +98,7 @@ def keep_lines(path: Path, step: int) -> None:
     Raises:
         ValueError: a line is not a JSON object with a step.
     """
-    kept = [line for row, line in read_lines(path) if _step(row, path) <= step]
+    kept = [line for row, line in parse_lines(path) if _step(row, path) <= step]
     scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         scratch.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
@@ -107,7 +107,7 @@ def keep_lines(path: Path, step: int) -> None:
         scratch.unlink(missing_ok=True)
 
 
-def read_lines(path: Path) -> list[tuple[dict[str, Any], str]]:
+def parse_lines(path: Path) -> list[tuple[dict[str, Any], str]]:
     """Every line's object and text; a last line without its end, as a killed writer leaves it, is not there.
 
     Raises:

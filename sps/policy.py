@@ -1,214 +1,246 @@
-"""The policy: a causal language model that gives the log-probability of every completion token.
+"""The policy: a causal language model that scores completions, turns prompts into tokens, and is saved for anyone.
 
-Deliberately unlike transformers' own loss: forward takes right-padded prompts with completions and returns packed
-values of the completion tokens alone, (N,), so that nothing after it knows of padding; and logits exist a chunk at a
-time only.
+Batches are padded on the right and what is scored leaves packed: one row after the other, completion tokens alone.
 """
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
+from jinja2 import TemplateError
 from torch import Tensor, nn
 
-from sps.config import LoraSettings, PolicySettings, TaskSettings
+from sps.config import PolicySettings, TaskSettings
 from sps.lm_head import TokenStats, demand_plain_head, token_stats
-from sps.records import Prompt, Task
+from sps.lora import adapt, merged
+from sps.pretrained import load_pretrained
+from sps.records import Message, Prompt, Task
+from sps.tiny import pretrained_tiny
 
-Row = tuple[Sequence[int], Sequence[int]]  # prompt ids, completion ids
+_PREFIX = "model."  # of the network's weights among the policy's
 
 
 class Policy(nn.Module):
-    """A causal language model with its tokenizer.
+    """A network and its tokenizer; the module that processes share, so everything that needs weights is in `forward`.
 
     Attributes:
-        model: the transformers (or peft) model.
+        model: the transformers network, inside peft's wrapper where there are adapters.
+        tokenizer: its tokenizer.
         eos_ids: tokens that end a completion.
-        context: most tokens of prompt and completion together.
-        autocast: forward passes multiply in bfloat16 over float32 weights.
+        context: longest prompt and completion together, in tokens.
+        autocast: products are taken in bf16 over weights kept in fp32 (with LoRA, frozen weights are kept in bf16).
     """
 
-    def __init__(self, model: Any, tokenizer: Any, head_chunk: int = 1_024, autocast: bool = False) -> None:
+    def __init__(self, model: Any, tokenizer: Any, head_chunk: int, autocast: bool = False, lora: bool = False) -> None:
+        """Raises ValueError where the chunked head would not give the model's own logits, or it cannot end."""
         super().__init__()
         self.model = model
         self.tokenizer = tokenizer
         self.head_chunk = head_chunk
         self.autocast = autocast
-        ends = model.generation_config.eos_token_id if model.generation_config else None
-        ends = ends if ends is not None else tokenizer.eos_token_id
-        self.eos_ids: set[int] = set(ends) if isinstance(ends, list) else {int(ends)}
-        self.context = int(model.config.max_position_embeddings)
+        self.lora = lora
+        network = self.network
+        self.eos_ids = _ends(network, tokenizer)
+        self.context = int(network.config.get_text_config().max_position_embeddings)
+        demand_plain_head(network, network.base_model, network.get_output_embeddings())
+
+    @property
+    def network(self) -> Any:
+        """The transformers network without peft's wrapper (its layers still hold the adapters)."""
+        return self.model.get_base_model() if self.lora else self.model
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return next(self.model.parameters()).device
+        device: torch.device = next(self.parameters()).device
+        return device
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, targets: Tensor, temperature: float, with_entropy: bool
     ) -> TokenStats:
-        """Score the tokens marked in `targets`.
+        """Log-probabilities of the target tokens, packed in row-major order, and entropies where asked for.
 
-        Args:
-            input_ids: (B, L) int64, padded on the right; attention_mask: (B, L), 0 on padding.
-            targets: (B, L) bool, True on the tokens to score; never in the first column.
-            temperature: divides the logits, as it did in sampling.
+        input_ids (B, L) int64 padded on the right, attention_mask (B, L), targets (B, L) bool: True where a token is to
+        be scored. Only the hidden states before targets meet the head.
+
+        Raises:
+            ValueError: a row's first token is a target; nothing is before it.
         """
-        with self.computing():
-            hidden = self.body()(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)[0]
-            chosen = targets[:, 1:]  # position t predicts token t + 1
-            head = self.model.get_output_embeddings()
-            return token_stats(
-                hidden[:, :-1][chosen], head.weight, head.bias, input_ids[:, 1:][chosen],
-                temperature, self.head_chunk, with_entropy,
-            )  # fmt: skip
+        if targets[:, 0].any():
+            raise ValueError("a completion needs a prompt before it: a row's first token cannot be scored")
+        with self.precision():
+            body = self.network.base_model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
+            head = self.network.get_output_embeddings()
+            hidden = body.last_hidden_state[:, :-1][targets[:, 1:]]  # (N, H)
+            chosen = input_ids[targets]  # (N,)
+            return token_stats(hidden, head.weight, head.bias, chosen, temperature, self.head_chunk, with_entropy)
 
-    def computing(self) -> AbstractContextManager[object]:
-        """The precision of forward passes, for engines that call `model` themselves."""
+    def precision(self) -> AbstractContextManager[Any]:
+        """The arithmetic of `forward`, for those who call `model` themselves."""
         return torch.autocast(self.device.type, torch.bfloat16) if self.autocast else nullcontext()
-
-    def blocks(self) -> list[nn.Module]:
-        """The transformer's layers, which FSDP shards one by one."""
-        layers = self.body().layers
-        return list(layers)
 
     @contextmanager
     def reference(self) -> Iterator[None]:
-        """Inside, forward gives the initial policy: LoRA's adapters are off. Raises ValueError without LoRA."""
-        if not hasattr(self.model, "disable_adapter"):
-            raise ValueError("only a policy with LoRA holds its initial self; copy this one before training")
-        with self.model.disable_adapter():
-            yield
-
-    def prompt_ids(self, prompt: Prompt, settings: TaskSettings) -> list[int]:
-        """A prompt's tokens: through `task.template`, else the model's chat template, else as plain text.
+        """Within it the adapters are off: `forward` gives the initial policy, without gradients.
 
         Raises:
-            ValueError: the template lacks {prompt}, or messages meet a model without chat template.
+            ValueError: all weights are trained, so that the initial ones are gone; keep a frozen copy instead.
         """
-        if settings.template is not None:
-            if "{prompt}" not in settings.template:
-                raise ValueError("task.template has no {prompt} in it")
-            if not isinstance(prompt, str):
-                raise ValueError("task.template takes text prompts; these are chat messages")
-            return list(self.tokenizer(settings.template.replace("{prompt}", prompt))["input_ids"])
-        if self.tokenizer.chat_template is None:
-            if not isinstance(prompt, str):
-                raise ValueError("the prompts are chat messages but the model has no chat template; give task.template")
-            return list(self.tokenizer(prompt)["input_ids"])
-        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
-        if settings.system is not None:
-            messages = [{"role": "system", "content": settings.system}, *messages]
-        text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        if not self.lora:
+            raise ValueError("only a LoRA policy holds its initial weights; keep a frozen copy of this one")
+        with torch.no_grad(), self.model.disable_adapter():
+            yield
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of tokens, without special ones."""
-        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+    def blocks(self) -> list[nn.Module]:
+        """The transformer blocks, in order: the units of sharding.
 
-    def save(self, folder: Path) -> None:
-        """Write a folder that plain `from_pretrained` loads; LoRA's adapters are merged into a copy."""
-        model = self.model
-        if hasattr(model, "merge_and_unload"):
-            import copy
+        Raises:
+            ValueError: transformers does not name this model's blocks.
+        """
+        names = set(self.network._no_split_modules or ())
+        blocks = [module for module in self.network.modules() if type(module).__name__ in names]
+        if not blocks:
+            raise ValueError(f"{type(self.network).__name__} names no blocks to shard; give trainer.sharding: ddp")
+        return blocks
 
-            model = copy.deepcopy(model).merge_and_unload()
-        model.save_pretrained(folder)
+    def save(self, folder: Path, state: dict[str, Tensor] | None = None) -> None:
+        """Write weights (adapters merged) and tokenizer as a folder that plain `from_pretrained` loads.
+
+        state: this module's whole `state_dict`, where it is sharded over processes; by default its own.
+        """
+        whole = self.state_dict() if state is None else state
+        if missing := [name for name in whole if not name.startswith(_PREFIX)]:
+            raise ValueError(f"{missing[0]!r} is no weight of a policy; give the state_dict of the Policy itself")
+        weights = {name.removeprefix(_PREFIX): tensor for name, tensor in whole.items()}
+        if self.lora:
+            weights = merged(self.model, weights)
+        self.network.save_pretrained(folder, state_dict=weights)
         self.tokenizer.save_pretrained(folder)
 
-    def body(self) -> Any:
-        """The model without its head."""
-        model = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
-        return model.base_model
+    def prompt_ids(self, prompt: Prompt, settings: TaskSettings) -> list[int]:
+        """Tokens of a prompt: through the template of the settings, else the model's chat template, else as it is.
+
+        Raises:
+            ValueError: chat messages, or a system message, that there is no chat template for; a template without
+                {prompt}; a prompt that is empty or has characters that the tokenizer does not know.
+        """
+        chat = settings.template is None and self.tokenizer.chat_template is not None
+        if settings.system is not None and not chat:
+            raise ValueError("task.system goes into a chat template; put it into task.template, or leave it out")
+        if chat:
+            ids = self._chat_ids(prompt, settings.system)
+        elif not isinstance(prompt, str):
+            raise ValueError("the prompts are chat messages, which need the model's chat template; give text prompts")
+        else:
+            template = "{prompt}" if settings.template is None else settings.template
+            if "{prompt}" not in template:
+                raise ValueError(f"task.template {template!r} has no place for the problem; write {{prompt}} there")
+            ids = self._text_ids(template.replace("{prompt}", prompt))
+        if not ids:
+            raise ValueError("a prompt without a single token: the first token of a completion needs one before it")
+        return ids
+
+    def _chat_ids(self, prompt: Prompt, system: str | None) -> list[int]:
+        messages: list[Message] = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+        if system is not None:
+            messages = [{"role": "system", "content": system}, *(m for m in messages if m["role"] != "system")]
+        try:
+            ids = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+        except TemplateError as error:
+            raise ValueError(f"the model's chat template refuses the prompt: {error}; see task.system") from error
+        return list(ids)
+
+    def _text_ids(self, text: str) -> list[int]:
+        tokenizer = self.tokenizer
+        written = tokenizer.bos_token is not None and text.startswith(tokenizer.bos_token)
+        ids = list(tokenizer(text, add_special_tokens=not written).input_ids)
+        if ids and ids[-1] == tokenizer.eos_token_id and not text.endswith(tokenizer.eos_token):
+            ids.pop()  # some tokenizers end every text; here the completion follows
+        unknown = tokenizer.unk_token_id
+        if unknown in ids and unknown not in (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id):
+            known = (character for character in text if unknown in tokenizer(character).input_ids)
+            raise ValueError(f"the tokenizer does not know {next(known, '?')!r} of the prompt {text[:60]!r}")
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of tokens, special ones left out."""
+        text: str = self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return text
 
 
-def load_policy(settings: PolicySettings, task: Task, seed: int, cache: Path) -> Policy:
-    """The policy that the settings name, on the CPU, in float32, ready for training.
+def load_policy(settings: PolicySettings, task: Task | None = None, seed: int = 0, cache: Path | None = None) -> Policy:
+    """The policy of the settings, on the CPU; "tiny" is built and pre-trained on the task's worked solutions once.
 
-    Args:
-        task: what "tiny" is pre-trained on. cache: folder where pre-trained tiny models are kept.
+    cache: where pre-trained tiny models are kept, by default where the settings say; seed draws the tiny model, its
+    training, and LoRA's adapters.
 
     Raises:
-        ValueError: there is no such model, or its head is not a plain projection.
+        ValueError: there is no such model or it is none that can be trained here; tiny without a task that offers
+            worked solutions; peft is not installed.
     """
+    bf16 = settings.precision == "bf16" or (
+        settings.precision == "auto" and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    )
     if settings.model == "tiny":
-        from sps.tiny import tiny_model
-
-        model, tokenizer = tiny_model(settings, task, seed, cache)
-    else:
-        model, tokenizer = _pretrained(settings)
+        folder = pretrained_tiny(settings, task, seed, cache or Path(settings.tiny_cache).expanduser())
+        settings = settings.model_copy(update={"model": str(folder), "gguf": None})
+    # Weights that are trained stay in fp32: an update of 1e-6 vanishes in bf16's rounding.
+    model, tokenizer = load_pretrained(settings, torch.bfloat16 if bf16 and settings.lora else torch.float32)
     if settings.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-    bf16 = settings.precision == "bf16" or (settings.precision == "auto" and torch.cuda.is_available())
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if settings.lora is not None:
-        model = _adapted(model, settings.lora)
-    policy = Policy(model, tokenizer, settings.head_chunk, autocast=bf16)
-    demand_plain_head(model, policy.body(), model.get_output_embeddings())
-    return policy
+        model = adapt(model, settings.lora, seed)
+    return Policy(model, tokenizer, settings.head_chunk, autocast=bf16, lora=settings.lora is not None)
 
 
-def collate(rows: Sequence[Row], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows as (input_ids, attention_mask, targets), each (B, L), padded on the right; masks come from lengths alone."""
-    lengths = torch.tensor([[len(prompt), len(prompt) + len(completion)] for prompt, completion in rows])
-    position = torch.arange(int(lengths[:, 1].max()))
-    mask = position < lengths[:, 1:]
-    targets = mask & (position >= lengths[:, :1])
-    ids = torch.full(mask.shape, pad_id, dtype=torch.long)
-    ids[mask] = torch.tensor([token for prompt, completion in rows for token in (*prompt, *completion)])
-    return ids.to(device), mask.long().to(device), targets.to(device)
+def collate(
+    rows: Sequence[tuple[Sequence[int], Sequence[int]]], pad_id: int, device: torch.device | str
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Prompts and completions as `Policy.forward` takes them: input_ids, attention_mask (int64), targets (bool), (B, L).
+
+    Masks are made from lengths: a pad id that is also a real token does no harm, and a completion's last token is scored
+    whatever it is.
+
+    Raises:
+        ValueError: a prompt is empty.
+    """
+    length = max(len(prompt) + len(completion) for prompt, completion in rows)
+    input_ids = torch.full((len(rows), length), pad_id, dtype=torch.long)
+    attention_mask = torch.zeros(len(rows), length, dtype=torch.long)
+    targets = torch.zeros(len(rows), length, dtype=torch.bool)
+    for row, (prompt, completion) in enumerate(rows):
+        begin, end = len(prompt), len(prompt) + len(completion)
+        if begin == 0:
+            raise ValueError(f"row {row}: an empty prompt; the first token of a completion needs one before it")
+        input_ids[row, :end] = torch.tensor([*prompt, *completion])
+        attention_mask[row, :end] = 1
+        targets[row, begin:end] = True
+    return input_ids.to(device), attention_mask.to(device), targets.to(device)
 
 
 def micro_batches(lengths: Sequence[int], tokens: int) -> list[list[int]]:
-    """Indices of rows of like length together, longest first; rows times longest is at most `tokens`, or one row."""
+    """Rows in micro-batches, longest first: rows times longest row is at most `tokens`; a longer row is alone."""
     batches: list[list[int]] = []
-    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+    for row in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
         if batches and lengths[batches[-1][0]] * (len(batches[-1]) + 1) <= tokens:
-            batches[-1].append(index)
+            batches[-1].append(row)
         else:
-            batches.append([index])
+            batches.append([row])
     return batches
 
 
-def _pretrained(settings: PolicySettings) -> tuple[Any, Any]:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    options: dict[str, Any] = {"dtype": torch.float32}
-    if settings.attention is not None:
-        options["attn_implementation"] = settings.attention
-    if settings.gguf is not None:
-        options["gguf_file"] = settings.gguf
-    try:
-        model = AutoModelForCausalLM.from_pretrained(settings.model, **options)
-        tokenizer = AutoTokenizer.from_pretrained(
-            settings.model, **({"gguf_file": settings.gguf} if settings.gguf else {})
-        )
-    except OSError as error:
+def _ends(network: Any, tokenizer: Any) -> set[int]:
+    given = copy.copy(network.generation_config.eos_token_id)
+    ends = {
+        int(token)
+        for token in (given if isinstance(given, list) else [given, tokenizer.eos_token_id])
+        if token is not None
+    }
+    if not ends:
         raise ValueError(
-            f"policy.model {settings.model!r} could not be loaded: it is no folder with a model here, and "
-            f"could not be fetched ({str(error).splitlines()[0]})"
-        ) from error
-    if settings.gguf is not None:
-        _forget_quantisation(model)
-    return model, tokenizer
-
-
-def _forget_quantisation(model: Any) -> None:
-    """The weights are float32 now; without this `save_pretrained` refuses them as quantised."""
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
-    model.hf_quantizer = None
-    model.is_quantized = False
-
-
-def _adapted(model: Any, settings: LoraSettings) -> Any:
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ImportError as error:
-        raise ValueError("policy.lora needs peft: pip install 'serm[sps]'") from error
-    config = LoraConfig(
-        r=settings.rank, lora_alpha=settings.alpha, lora_dropout=settings.dropout, target_modules=settings.targets,
-        task_type="CAUSAL_LM",
-    )  # fmt: skip
-    return get_peft_model(model, config)
+            f"{type(network).__name__}: neither the model nor its tokenizer names an end-of-sequence token"
+        )
+    return ends

@@ -1,13 +1,10 @@
-"""The policy "tiny": a small Llama over single characters, pre-trained on worked solutions, so that everything can be
-seen on a laptop.
+"""A small Llama over single characters, pre-trained on worked solutions in about a minute: a policy for a laptop.
 
-A task offers `vocabulary`, all its characters, and `worked(example, rng)`, a solution by one of many ways, sometimes
-wrong: a policy pre-trained on these is diverse and middling, as a language model before reinforcement is.
+It solves some problems often and most problems sometimes, as a pre-trained model does that reinforcement starts from.
 """
 
 import hashlib
 import json
-import math
 import random
 import shutil
 import uuid
@@ -16,136 +13,178 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from sps import progress
 from sps.config import PolicySettings
-from sps.records import Example
+from sps.progress import note, track
+from sps.records import Example, Task
 
-SPECIAL = ("<pad>", "<s>", "</s>")  # ids 0, 1, 2
-CONTEXT = 96
-BATCH = 128
-LEARNING_RATE = 3e-3
+BOS, EOS, PAD, UNKNOWN = "<bos>", "<eos>", "<pad>", "<unk>"
+_CONTEXT = 512
+_ROWS = 64  # worked solutions per step
+_LEARNING_RATE = 4e-3
+_WARMUP = 30  # steps
+_RECIPE = 1  # raised when the training below changes: models of earlier recipes are not taken from the cache
 
 
 @runtime_checkable
-class Worked(Protocol):
-    """A task that a tiny policy can be pre-trained on, where it is `terse`."""
+class WorkedTask(Task, Protocol):
+    """A task that can teach: it writes solutions out."""
 
     vocabulary: str
-    terse: bool
-
-    def examples(self, split: str) -> Sequence[Example]:
-        """Problems of a split."""
 
     def worked(self, example: Example, rng: random.Random) -> str:
-        """A solution, by a way drawn at random."""
+        """One worked solution, drawn at random; now and then a deliberately imperfect one."""
 
 
-def tiny_model(settings: PolicySettings, task: Any, seed: int, cache: Path) -> tuple[Any, Any]:
-    """The pre-trained model and its tokenizer; made once and kept in `cache`, under a name for all that it depends on.
+def pretrained_tiny(settings: PolicySettings, task: Task | None, seed: int, cache: Path) -> Path:
+    """The folder under `cache` of the tiny model pre-trained for this task, settings and seed; made where it is absent.
+
+    The folder's name is made of everything that goes into the model, every text it learns from included. It is whole or
+    absent: a process that dies meanwhile leaves no half of it.
 
     Raises:
-        ValueError: the task offers no worked solutions, or its prompts hold characters outside its vocabulary.
+        ValueError: no task is given, or it offers no worked solutions, or one has a character outside its vocabulary.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    if not (isinstance(task, Worked) and task.terse):
+    if not isinstance(task, WorkedTask):
+        name = "none" if task is None else task.name
         raise ValueError(
-            "policy.model tiny is pre-trained on worked solutions, which the terse tasks arithmetic and countdown have: "
-            "set task.style=terse, or name a Hugging Face model in policy.model"
+            f"policy.model tiny learns from a task's worked solutions; arithmetic and countdown offer them, not {name}"
         )
-    folder = cache / f"tiny-{_digest(settings, task, seed)}"
-    if not folder.exists():
-        _demand_known(task)
-        tokenizer = character_tokenizer(task.vocabulary)
-        model = pretrain(small_llama(len(tokenizer), settings, seed), tokenizer, task, settings.tiny_steps, seed)
-        cache.mkdir(parents=True, exist_ok=True)
-        scratch = cache / f".{folder.name}.{uuid.uuid4().hex}"
+    texts = worked_texts(task, settings.tiny_steps * _ROWS, seed)
+    recipe = [
+        _RECIPE, seed, settings.tiny_layers, settings.tiny_width, settings.tiny_steps, task.vocabulary, *texts,
+    ]  # fmt: skip
+    digest = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:16]
+    target = cache / f"tiny-{task.name}-{digest}"
+    if target.exists():
+        return target
+    note(f"pre-training a tiny policy on {len(texts):,} worked solutions of {task.name}, once: about a minute")
+    scratch = cache / f".{target.name}.{uuid.uuid4().hex}"
+    scratch.mkdir(parents=True)
+    try:
+        model, tokenizer = build(task.vocabulary, settings.tiny_layers, settings.tiny_width, seed)
+        pretrain(model, tokenizer, texts, settings.tiny_steps, seed)
         model.save_pretrained(scratch)
         tokenizer.save_pretrained(scratch)
-        try:
-            scratch.rename(folder)
-        except OSError:
-            shutil.rmtree(scratch)  # another process was faster, with the same seed
-    return (
-        AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32),
-        AutoTokenizer.from_pretrained(folder),
-    )
+        _into_place(scratch, target)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return target
 
 
-def character_tokenizer(vocabulary: str) -> Any:
-    """One token a character, <s> before every text; it loads with plain `from_pretrained`."""
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
+def worked_texts(task: WorkedTask, count: int, seed: int) -> list[tuple[str, str]]:
+    """`count` pairs of a training problem's prompt and a worked solution; every problem equally often, but for one.
 
-    ids = {token: i for i, token in enumerate([*SPECIAL, *dict.fromkeys(vocabulary)])}
-    tokenizer = Tokenizer(models.WordLevel(ids, unk_token=SPECIAL[0]))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
-    tokenizer.decoder = decoders.Fuse()
-    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>")
+    Raises:
+        ValueError: the task has no training problems, or their prompts are chat messages.
+    """
+    examples = task.examples("train")
+    if not examples:
+        raise ValueError(f"the task {task.name} has no training problems")
+    rng = random.Random(f"worked-{seed}")
+    texts: list[tuple[str, str]] = []
+    while len(texts) < count:
+        for example in rng.sample(examples, min(len(examples), count - len(texts))):
+            if not isinstance(example.prompt, str):
+                raise ValueError(f"{task.name}: the tiny policy takes prompts of text, not chat messages")
+            texts.append((example.prompt, task.worked(example, rng)))
+    return texts
 
 
-def small_llama(vocabulary: int, settings: PolicySettings, seed: int) -> Any:
-    """A Llama of `tiny_layers` layers and `tiny_width` channels with random weights."""
-    from transformers import LlamaConfig, LlamaForCausalLM
+def build(vocabulary: str, layers: int, width: int, seed: int) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
+    """An untrained Llama whose tokens are the characters of `vocabulary`, and its tokenizer.
 
-    width = settings.tiny_width
+    Raises:
+        ValueError: the width is not a multiple of 8.
+    """
+    if width % 8:
+        raise ValueError(f"policy.tiny_width {width}: give a multiple of 8")
+    tokenizer = character_tokenizer(vocabulary)
     config = LlamaConfig(
-        vocab_size=vocabulary, hidden_size=width, intermediate_size=4 * width, num_hidden_layers=settings.tiny_layers,
-        num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=CONTEXT, tie_word_embeddings=True,
-        pad_token_id=0, bos_token_id=1, eos_token_id=2,
+        vocab_size=len(tokenizer), hidden_size=width, intermediate_size=3 * width, num_hidden_layers=layers,
+        num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=_CONTEXT, tie_word_embeddings=False,
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
     )  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return LlamaForCausalLM(config)
+        return LlamaForCausalLM(config), tokenizer
 
 
-def pretrain(model: Any, tokenizer: Any, task: Worked, steps: int, seed: int) -> Any:
-    """Fit worked solutions of training problems: cross-entropy on completions alone, AdamW, a short cosine."""
-    optimiser = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.01)
-    rng, examples = random.Random(seed), task.examples("train")
-    prompts = [tokenizer(example.prompt)["input_ids"] for example in examples]
+def character_tokenizer(vocabulary: str) -> PreTrainedTokenizerFast:
+    """One token a character; texts begin with <bos>. Any other character becomes <unk>."""
+    tokens = [PAD, BOS, EOS, UNKNOWN, *dict.fromkeys(vocabulary)]
+    ids = {token: i for i, token in enumerate(tokens)}
+    backend = Tokenizer(models.WordLevel(ids, unk_token=UNKNOWN))
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    backend.post_processor = processors.TemplateProcessing(single=f"{BOS} $A", special_tokens=[(BOS, ids[BOS])])
+    backend.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token=BOS, eos_token=EOS, pad_token=PAD, unk_token=UNKNOWN,
+        model_max_length=_CONTEXT, clean_up_tokenization_spaces=False,
+    )  # fmt: skip
+
+
+def pretrain(
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    texts: Sequence[tuple[str, str]],
+    steps: int,
+    seed: int,
+) -> None:
+    """Cross-entropy on solutions given their prompts, `len(texts) / steps` of them a step, each text once.
+
+    Raises:
+        ValueError: a text has a character that the tokenizer does not know, or is longer than the context.
+    """
+    rows = [_encode(tokenizer, prompt, solution) for prompt, solution in texts]
+    optimiser = torch.optim.AdamW(model.parameters(), lr=_LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01)
+    # Up in _WARMUP steps, then straight down to nothing at the end.
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimiser, lambda step: min((step + 1) / _WARMUP, (steps - step) / max(steps - _WARMUP, 1), 1.0)
+    )
     model.train()
-    with progress.track("pre-training the tiny policy", steps) as advance:
+    with track("pre-training steps", steps) as advance:
         for step in range(steps):
-            for group in optimiser.param_groups:
-                group["lr"] = LEARNING_RATE * min(1.0, (step + 1) / 30) * (1.05 + math.cos(math.pi * step / steps)) / 2.05
-            chosen = [rng.randrange(len(examples)) for _ in range(BATCH)]
-            worked = [tokenizer(task.worked(examples[i], rng))["input_ids"][1:] + [2] for i in chosen]
-            ids, labels = _batch([(prompts[i], ids) for i, ids in zip(chosen, worked, strict=True)])
-            loss = model(input_ids=ids, labels=labels).loss
+            input_ids, labels = _batch(rows[step * len(rows) // steps : (step + 1) * len(rows) // steps])
+            loss: Any = model(input_ids=input_ids, labels=labels).loss
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
-            advance(1, f"loss {float(loss.detach()):.3f}")
-    return model
+            schedule.step()
+            optimiser.zero_grad()
+            advance(1)
+    model.eval()
 
 
-def _batch(rows: Sequence[tuple[list[int], list[int]]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids and labels (B, L), padded on the right; labels are -100 off the completions."""
-    longest = max(len(prompt) + len(completion) for prompt, completion in rows)
-    ids = [[*prompt, *completion] + [0] * (longest - len(prompt) - len(completion)) for prompt, completion in rows]
-    labels = [
-        [-100] * len(prompt) + completion + [-100] * (longest - len(prompt) - len(completion))
-        for prompt, completion in rows
-    ]
-    return torch.tensor(ids), torch.tensor(labels)
+def _encode(tokenizer: PreTrainedTokenizerFast, prompt: str, solution: str) -> tuple[list[int], int]:
+    """Tokens of a prompt, its solution and the end; and how many of them are the prompt's."""
+    ids = list(tokenizer(prompt + solution).input_ids)
+    if tokenizer.unk_token_id in ids:
+        character = (prompt + solution)[ids.index(tokenizer.unk_token_id) - 1]
+        raise ValueError(f"{character!r} in {prompt + solution!r} is not in the task's vocabulary")
+    if len(ids) >= _CONTEXT:
+        raise ValueError(f"a worked solution of {len(ids)} characters is longer than the tiny policy's {_CONTEXT}")
+    return [*ids, int(tokenizer.eos_token_id)], 1 + len(prompt)
 
 
-def _demand_known(task: Worked) -> None:
-    known = set(task.vocabulary)
-    for example in task.examples("train"):
-        unknown = set(str(example.prompt)) - known
-        if unknown:
-            raise ValueError(f"problem {example.id}: {sorted(unknown)[0]!r} is not in the task's vocabulary")
+def _batch(rows: Sequence[tuple[list[int], int]]) -> tuple[Tensor, Tensor]:
+    """input_ids padded on the right, and labels: -100, which the loss passes over, on prompt and padding; (B, L)."""
+    length = max(len(ids) for ids, _ in rows)
+    input_ids = torch.zeros(len(rows), length, dtype=torch.long)
+    labels = torch.full((len(rows), length), -100)
+    for row, (ids, prompt) in enumerate(rows):
+        input_ids[row, : len(ids)] = torch.tensor(ids)
+        labels[row, prompt : len(ids)] = torch.tensor(ids[prompt:])
+    return input_ids, labels
 
 
-def _digest(settings: PolicySettings, task: Worked, seed: int) -> str:
-    """A name for settings, seed and problems."""
-    sizes = [settings.tiny_layers, settings.tiny_width, settings.tiny_steps, seed, CONTEXT, BATCH, LEARNING_RATE]
-    worked = [task.worked(example, random.Random(0)) for example in task.examples("train")[:50]]
-    problems = [example.prompt for example in task.examples("train")]
-    text = json.dumps([sizes, task.vocabulary, problems, worked])
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+def _into_place(scratch: Path, target: Path) -> None:
+    """Rename the whole folder; where another process was faster, its model stays."""
+    try:
+        scratch.rename(target)
+    except OSError:
+        if not target.exists():
+            raise

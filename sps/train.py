@@ -48,13 +48,13 @@ def train(config: Config) -> dict[str, Any]:
     problems = prepare(policy, task.examples("train"), config)
     held_out = prepare(policy, task.examples("test")[: config.evaluation.problems], config)
     reference = _reference(policy, config, processes)
+    engine = make_engine(policy, config.rollout, own_copy=processes.sharded)  # before the policy may be sharded
     optimiser = adamw(policy, config)
     module, shared = processes.prepare(policy, optimiser)
     state = State()
     if resumed is not None:
         state = State(**checkpoint.restore(resumed, module, shared, processes))
     folder.begin(state.step if resumed else -1)
-    engine = make_engine(policy, config.rollout, own_copy=processes.sharded)
     try:
         engine.update(policy)
         probe_rows, rehearsal = _initial(problems, engine, judge, config, folder, processes)
@@ -65,8 +65,9 @@ def train(config: Config) -> dict[str, Any]:
     finally:
         engine.close()
         folder.close()
+    state_dict = checkpoint.whole_weights(module) if processes.sharded else None
     if processes.main:
-        policy.save(folder.final)
+        policy.save(folder.final, state_dict)
         write_report(folder.root)
     return _outcome(config, folder)
 

@@ -47,16 +47,18 @@ class TransformersEngine:
         self.own_copy = own_copy
         self.model: Any = policy.model
         if own_copy:
-            config = policy.model.config
+            config = policy.network.config
             with torch.device(policy.device), torch.random.fork_rng():
-                self.model = AutoModelForCausalLM.from_config(config, attn_implementation=config._attn_implementation)
+                self.model = AutoModelForCausalLM.from_config(
+                    config, dtype=torch.float32, attn_implementation=config._attn_implementation
+                )
             self.update(policy)
 
     def generate(self, prompts: Sequence[Sequence[int]], samples: int, sampling: Sampling) -> list[list[Completion]]:
         """`samples` completions of every prompt; see `Engine.generate`."""
         check_prompts(prompts, sampling.max_tokens, self.policy.context)
         groups: list[list[Completion]] = [[] for _ in prompts]
-        with _evaluating(self.model), torch.no_grad(), self.policy.computing():
+        with _evaluating(self.model), torch.no_grad(), self.policy.precision():
             for shares in batches([len(prompt) for prompt in prompts], samples, self.rows):
                 completions = iter(self._batch(prompts, shares, samples, sampling))
                 for share in shares:
@@ -71,7 +73,7 @@ class TransformersEngine:
         if self.own_copy:
             mine = dict(self.model.named_parameters())
             with torch.no_grad():
-                for name, weight in merged_parameters(policy.model):
+                for name, weight in merged_parameters(policy.network):
                     mine[name].copy_(weight)
 
     def close(self) -> None:

@@ -4,29 +4,25 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
-from transformers import PreTrainedModel
 
 
 @torch.no_grad()
-def merged_parameters(model: Any) -> Iterator[tuple[str, Tensor]]:
-    """Every parameter of the policy under the name it has without adapters; tied ones once.
+def merged_parameters(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Every parameter of a policy's network under the name it has without adapters; tied ones once.
 
-    Args:
-        model: a transformers model, or a peft one of LoRA on linear layers: W + scaling · B A takes W's place. The
-            policy itself is not touched: to merge and unmerge in place would leave rounding errors in its weights.
+    Where there is LoRA, W + scaling · B A takes W's place. The network itself is not touched: to merge and unmerge in
+    place would leave rounding errors in its weights.
 
     Of a sharded model one parameter at a time is whole in memory, and every process must take them all.
     """
-    base = model if isinstance(model, PreTrainedModel) else model.get_base_model()
-    for name, parameter in base.named_parameters():
+    for name, parameter in network.named_parameters():
         if ".lora_" in name:
             continue
         weight = _whole(parameter)
         if name.endswith(".base_layer.weight"):
-            layer = base.get_submodule(name.removesuffix(".base_layer.weight"))
-            weight = weight + _adapters(layer)
+            weight = weight + _adapters(network.get_submodule(name.removesuffix(".base_layer.weight")))
         yield name.replace(".base_layer.", "."), weight
 
 

@@ -18,4 +18,16 @@ def load_task(settings: TaskSettings) -> Task:
         from sps.tasks.countdown import Countdown
 
         return Countdown(settings)
+    if settings.name == "gsm8k":
+        from sps.tasks.gsm8k import Gsm8k
+
+        return Gsm8k(settings)
+    if settings.name == "math":
+        from sps.tasks.math_problems import MathProblems
+
+        return MathProblems(settings)
+    if settings.name == "user":
+        from sps.tasks.user import UserTask
+
+        return UserTask(settings)
     raise ValueError(f"no task {settings.name!r}; known are arithmetic, countdown, gsm8k, math and user")

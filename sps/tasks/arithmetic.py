@@ -1,21 +1,23 @@
-"""Generated problems a·b + c, worked in one of many ways: which part is multiplied first and what is added when.
+"""Generated problems a·b + c, worked in one of many ways: how the product is cut, and when each part is added.
 
-Level L has L + 1 digits in a and in c, one in b. A terse solution is a running chain, "240+56=296+25=321" for
-37*8+25, with every equals sign giving the value so far; its answer follows the last one.
+A terse solution is a running chain such as 240+56=296+25=321 for 37*8+25: every equals sign gives the value so far,
+and the last one the answer. Each way suits other problems: rounding 39 up, halving an even b, adding c early.
 """
 
 import random
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from sps.config import TaskSettings
 from sps.records import Example, Verdict
+from sps.tasks.answers import final_answer, plain_number
 
-_FLAWED = 0.25
-_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
-_MARKED = re.compile(r"(?:answer\s*(?:is|:|=)|\\boxed\{)[\s$*]*(-?\d[\d,]*(?:\.\d+)?)", re.IGNORECASE)
-_EQUATION = re.compile(r"(\d+)\s*([-+*x×])\s*(\d+)\s*=\s*(-?\d+)")
+FLAWED = 0.1  # share of worked solutions with a slip
+TRIES = 50  # draws per problem wanted before a level counts as exhausted
+
+_EQUATION = re.compile(r"(?=(?<!\d)(\d+)\s*([-+*x×])\s*(\d+)\s*=\s*(-?\d+))")
 
 
 class Problem(NamedTuple):
@@ -30,6 +32,22 @@ class Problem(NamedTuple):
         return self.a * self.b + self.c
 
 
+@dataclass(frozen=True)
+class Level:
+    """The ranges from which a and c are drawn; b is a digit from 3."""
+
+    a: range
+    c: range
+
+
+LEVELS = {
+    1: Level(range(11, 50), range(1, 10)),
+    2: Level(range(11, 100), range(11, 100)),
+    3: Level(range(101, 1_000), range(101, 1_000)),
+    4: Level(range(1_001, 10_000), range(1_001, 10_000)),
+}
+
+
 class Arithmetic:
     """Sums whose solutions differ by the way that they are worked; the way is the solution's key."""
 
@@ -37,11 +55,20 @@ class Arithmetic:
     vocabulary = "0123456789+-*="
 
     def __init__(self, settings: TaskSettings) -> None:
+        """Problems of the settings' level.
+
+        Raises:
+            ValueError: the level does not exist or has fewer problems than asked for.
+        """
         self.terse = settings.style == "terse"
         problems = _draw(settings)
+        splits = {"train": problems[settings.test_size :], "test": problems[: settings.test_size]}
         self._splits = {
-            "train": self._examples("train", problems[settings.test_size :], settings.level),
-            "test": self._examples("test", problems[: settings.test_size], settings.level),
+            split: [
+                Example(f"{split}-{i}", _prompt(problem, self.terse), problem, str(settings.level))
+                for i, problem in enumerate(found)
+            ]
+            for split, found in splits.items()
         }
 
     def examples(self, split: str) -> Sequence[Example]:
@@ -49,36 +76,35 @@ class Arithmetic:
         return self._splits[split]
 
     def judge(self, completion: str, example: Example) -> Verdict:
-        """Right where the final answer is; the key is the way (terse) or the equations written (words)."""
+        """Right where the final answer is. The key is the way, "other" for a chain that is none of ours; of a
+        solution in words, its equations."""
         problem = Problem(*example.answer)
         if self.terse:
-            answer, key = completion.rpartition("=")[2], _way_of(completion, problem)
+            correct = completion.rpartition("=")[2] == str(problem.value)
+            key = _way_of(completion, problem)
         else:
-            answer, key = _marked(completion), _equations(completion)
-        correct = answer == str(problem.value)
+            correct = plain_number(final_answer(completion) or "") == problem.value
+            key = _equations(completion)
         return Verdict(float(correct), correct, key if correct else None)
 
     def worked(self, example: Example, rng: random.Random) -> str:
-        """A terse solution by a way drawn evenly; a quarter have a slip, carried through to the end."""
-        problem = Problem(*example.answer)
-        way = rng.choice(sorted(ways(problem).items()))[1]
-        return _slip(way, rng) if rng.random() < _FLAWED else chain(way)
-
-    def _examples(self, split: str, problems: Sequence[Problem], level: int) -> list[Example]:
-        return [
-            Example(f"{split}-{i}", _prompt(problem, self.terse), problem, str(level))
-            for i, problem in enumerate(problems)
-        ]
+        """A terse solution by a way drawn evenly; a tenth have a slip, carried through to the end."""
+        way = rng.choice(list(ways(Problem(*example.answer)).values()))
+        if rng.random() >= FLAWED:
+            return chain(way)
+        return chain(way, rng.randrange(len(way.terms)), rng.choice([-10, -1, 1, 10]))
 
 
-Way = tuple[str, tuple[int, ...]]
+@dataclass(frozen=True)
+class Way:
+    """The terms in the order in which they are added, after a first product where `product` is not empty."""
+
+    terms: tuple[int, ...]
+    product: str = ""
 
 
 def ways(problem: Problem) -> dict[str, Way]:
-    """The ways to work a problem, by name: the text of a first product or "", and the terms in order of adding.
-
-    A way that would pass through a negative value is left out.
-    """
+    """The ways to work a problem, by name. Those that would pass through a negative value are left out."""
     a, b, c = problem
     unit = 10 ** (len(str(a)) - 1)
     head = a // unit * unit
@@ -86,49 +112,34 @@ def ways(problem: Problem) -> dict[str, Way]:
         "split": (head * b, (a - head) * b),
         "round": ((head + unit) * b, (a - head - unit) * b),
         "ten": (a * 10, a * (b - 10)),
-        "five": (a * 5, a * (b - 5)),
     }
-    found: dict[str, Way] = {"whole": ("", (a * b, c))}
-    if b % 2 == 0 and b > 2:
-        found["double"] = (f"{2 * a}*{b // 2}", (a * b, c))
+    found = {"whole": Way((a * b, c))}
+    if b % 2 == 0:
+        found["double"] = Way((a * b, c), f"{2 * a}*{b // 2}=")
     for name, (first, second) in cuts.items():
-        if second == 0:
-            continue
-        orders = {"last": (first, second, c), "early": (c, second, first), "middle": (first, c, second)}
-        found |= {f"{name}-{when}": ("", order) for when, order in orders.items() if order[0] + order[1] >= 0}
+        if second != 0:
+            orders = {"last": (first, second, c), "between": (first, c, second), "first": (c, second, first)}
+            found |= {f"{name}, c {when}": Way(order) for when, order in orders.items() if order[0] + order[1] >= 0}
     return found
 
 
-def chain(way: Way) -> str:
-    """The terse solution, such as 240+56=296+25=321 or 74*4=296+25=321."""
-    product, terms = way
-    text = f"{product}={terms[0]}" if product else str(terms[0])
-    total = terms[0]
-    for term in terms[1:]:
-        total += term
-        text += f"{term:+d}={total}"
-    return text
-
-
-def _slip(way: Way, rng: random.Random) -> str:
-    """The chain with one step's result off by one in one digit."""
-    product, terms = way
-    at = rng.randrange(len(terms) + (1 if product else 0)) 
-    total = terms[0]
-    off = rng.choice((-1, 1)) * 10 ** rng.randrange(len(str(terms[0])))
-    if at == 0:
-        total = abs(total + off)
-    text = f"{product}={total}" if product else str(total)
-    for i, term in enumerate(terms[1:], 1):
-        total += term
-        if i == at:
-            total += off
-        text += f"{term:+d}={total}"
+def chain(way: Way, slip_at: int | None = None, slip: int = 0) -> str:
+    """The terse solution; `slip` is added to the total at the term of index `slip_at`."""
+    text, total = way.product, 0
+    for i, term in enumerate(way.terms):
+        total += term + (slip if i == slip_at else 0)
+        text += str(total) if i == 0 else f"{term:+d}={total}"
     return text
 
 
 def _way_of(completion: str, problem: Problem) -> str:
     return next((name for name, way in ways(problem).items() if chain(way) == completion), "other")
+
+
+def _equations(text: str) -> str | None:
+    """The distinct equations x?y=z of a text, sorted; None where it has none."""
+    found = {f"{x}{'*' if op in 'x×' else op}{y}={z}" for x, op, y, z in _EQUATION.findall(text)}
+    return " ".join(sorted(found)) or None
 
 
 def _prompt(problem: Problem, terse: bool) -> str:
@@ -138,24 +149,20 @@ def _prompt(problem: Problem, terse: bool) -> str:
     return f"What is {a} * {b} + {c}? Show short working, then finish with a line of the form: Answer: 42"
 
 
-def _marked(text: str) -> str:
-    """The last number marked as the answer; "" where none is."""
-    found = _MARKED.findall(text)
-    return found[-1].replace(",", "") if found else ""
-
-
-def _equations(text: str) -> str | None:
-    """The distinct equations of a text, sorted."""
-    found = {f"{x}{'*' if op in 'x×' else op}{y}={z}" for x, op, y, z in _EQUATION.findall(text)}
-    return " ".join(sorted(found)) or None
-
-
 def _draw(settings: TaskSettings) -> list[Problem]:
-    """Distinct problems in random order, test problems first, so that train_size does not change them."""
-    rng = random.Random(f"arithmetic-{settings.level}-{settings.seed}")
-    low, high = 10**settings.level + 1, 10 ** (settings.level + 1)
-    wanted = settings.test_size + settings.train_size
+    """Distinct problems in random order, test problems first, so that train_size does not change those."""
+    if settings.level not in LEVELS:
+        raise ValueError(
+            f"arithmetic has no level {settings.level}; task.level is one of {', '.join(map(str, LEVELS))}"
+        )
+    level, wanted = LEVELS[settings.level], settings.test_size + settings.train_size
+    rng = random.Random(f"arithmetic {settings.level} {settings.seed}")
     problems: dict[Problem, None] = {}
-    while len(problems) < wanted:
-        problems[Problem(rng.randrange(low + 1, high), rng.randrange(3, 10), rng.randrange(low, high))] = None
-    return list(problems)
+    for _ in range(TRIES * wanted):
+        if len(problems) == wanted:
+            return list(problems)
+        problems[Problem(rng.choice(level.a), rng.randint(3, 9), rng.choice(level.c))] = None
+    raise ValueError(
+        f"arithmetic level {settings.level} has about {len(problems)} problems, and {wanted} were asked for; "
+        "lower task.train_size or raise task.level"
+    )

@@ -1,19 +1,30 @@
-"""Countdown: reach a target from given numbers; generated, or read from files with `target` and `nums`.
+"""Countdown: reach a target from given numbers, each used exactly once; generated, or read from files.
 
-Every number is used exactly once. A solution's key is its expression's canonical form.
+A solution is an expression, and its key is the expression's canonical form: 7+4*8 and 8*4+7 are one solution.
+Generated problems have at least four (level 3: two) solutions.
 """
 
 import random
+import re
 from collections.abc import Sequence
-from functools import lru_cache
-from itertools import combinations_with_replacement
-from typing import NamedTuple
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from sps.config import TaskSettings
 from sps.records import Example, Verdict
-from sps.tasks.expressions import parse, reachable
+from sps.tasks.answers import final_answer
+from sps.tasks.expressions import OPERATORS, parse, reachable
+from sps.tasks.files import read_rows
 
-_FLAWED = 0.25
+FLAWED = 0.1  # share of worked solutions that miss the target
+NEAR = 3  # by at most so much
+TRIES = 50  # draws per problem wanted before a level counts as exhausted
+
+_TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
+_LATEX = re.compile(r"\\(times|cdot|div|left|right|[$()\[\]!,;])|\$")
+_LATEX_AS = {"times": "*", "cdot": "*", "div": "/"}
 
 
 class Problem(NamedTuple):
@@ -23,61 +34,147 @@ class Problem(NamedTuple):
     numbers: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class Level:
+    """What generated problems look like: `draws` problems come from one set of numbers on average."""
+
+    count: int
+    highest: int
+    operators: str
+    targets: range
+    solutions: int
+    draws: int
+
+
+LEVELS = {
+    1: Level(4, 9, "+-*", range(1, 61), 4, 1),
+    2: Level(4, 20, OPERATORS, range(1, 101), 4, 8),
+    3: Level(4, 50, OPERATORS, range(1, 101), 2, 8),
+}
+
+
 class Countdown:
     """Expressions that reach a target."""
 
     name = "countdown"
-    vocabulary = "0123456789+-*/()=,:"
+    vocabulary = "0123456789+-*/(),:="
 
     def __init__(self, settings: TaskSettings) -> None:
-        self.terse = settings.style == "terse"
-        self.operators = '+-*'
-        problems = _draw(settings)
-        self._splits = {"train": [self._ex("train", i, p) for i, p in enumerate(problems[settings.test_size :])],
-           "test": [self._ex("test", i, p) for i, p in enumerate(problems[:settings.test_size])]}
+        """Problems from settings.train and settings.test where one of them is given, else generated.
 
-    def _ex(self, split, i, p):
-        return Example(f"{split}-{i}", ",".join(map(str, p.numbers)) + f":{p.target}=", p, "1")
+        Raises:
+            ValueError: the level does not exist or has fewer problems than asked for, or a file is unusable.
+        """
+        self.terse = settings.style == "terse"
+        self.operators = OPERATORS
+        self._forms: dict[tuple[int, ...], dict[Fraction | int, list[str]]] = {}
+        if settings.train or settings.test:
+            files = {"train": settings.train, "test": settings.test}
+            problems = {split: _read(path) if path else [] for split, path in files.items()}
+        else:
+            drawn = self._draw(settings)
+            problems = {"train": drawn[settings.test_size :], "test": drawn[: settings.test_size]}
+        level = "" if settings.train or settings.test else str(settings.level)
+        self._splits = {
+            split: [
+                Example(f"{split}-{i}", self._prompt(problem), problem, level or f"{len(problem.numbers)} numbers")
+                for i, problem in enumerate(found)
+            ]
+            for split, found in problems.items()
+        }
 
     def examples(self, split: str) -> Sequence[Example]:
+        """Problems of "train" or "test"; no generated problem is in both."""
         return self._splits[split]
 
     def judge(self, completion: str, example: Example) -> Verdict:
+        """Right where the expression reaches the target with every number used exactly once."""
         problem = Problem(*example.answer)
+        text = completion if self.terse else _expression(completion)
         try:
-            found, numbers = parse(completion)
+            found, used = parse(text.removesuffix(f"={problem.target}"))
         except ValueError:
             return Verdict(0.0, False)
-        correct = found.value == problem.target and sorted(numbers) == sorted(problem.numbers)
+        correct = found.value == problem.target and sorted(used) == sorted(problem.numbers)
         return Verdict(float(correct), correct, found.key if correct else None)
 
     def worked(self, example: Example, rng: random.Random) -> str:
+        """A solution drawn evenly over keys, its terms in random order; a tenth just miss the target."""
         problem = Problem(*example.answer)
-        right, wrong = _parted(problem)
-        return rng.choice(wrong if wrong and rng.random() < _FLAWED else right).shuffled(rng)
+        forms = self._reachable(problem.numbers)
+        if rng.random() < FLAWED:
+            near = [value for value in forms if 0 < abs(value - problem.target) <= NEAR]
+            chosen = forms[rng.choice(near)] if near else forms[problem.target]
+        else:
+            chosen = forms[problem.target]
+        return parse(rng.choice(chosen))[0].shuffled(rng)
+
+    def _reachable(self, numbers: Sequence[int]) -> dict[Fraction | int, list[str]]:
+        """Canonical texts by their value."""
+        key = tuple(sorted(numbers))
+        if key not in self._forms:
+            forms: dict[Fraction | int, list[str]] = {}
+            for expression in reachable(key, self.operators):
+                forms.setdefault(expression.value, []).append(expression.key)
+            self._forms[key] = forms
+        return self._forms[key]
+
+    def _whole(numbers: Sequence[object]) -> bool:
+    return len(numbers) > 0 and all(isinstance(number, int) for number in numbers)
 
 
-@lru_cache(4096)
-def _reach(numbers):
-    by = {}
-    for e in reachable(numbers, "+-*"):
-        by.setdefault(e.value, []).append(e)
-    return by
+def _draw(self, settings: TaskSettings) -> list[Problem]:
+        """Distinct problems in random order, test problems first, so that train_size does not change those."""
+        if settings.level not in LEVELS:
+            raise ValueError(f"countdown has no level {settings.level}; task.level is one of {', '.join(map(str, LEVELS))}")
+        level = LEVELS[settings.level]
+        self.operators = level.operators
+        rng = random.Random(f"countdown {settings.level} {settings.seed}")
+        wanted = settings.test_size + settings.train_size
+        problems: dict[tuple[int, tuple[int, ...]], Problem] = {}
+        hands: list[tuple[int, ...]] = []
+        for _ in range(TRIES * wanted):
+            if len(problems) == wanted:
+                return list(problems.values())
+            if rng.randrange(level.draws) == 0 or not hands:
+                hands.append(tuple(sorted(rng.randint(1, level.highest) for _ in range(level.count))))
+            numbers = rng.choice(hands)
+            forms = self._reachable(numbers)
+            targets = [value for value in level.targets if len(forms.get(value, [])) >= level.solutions]
+            if targets:
+                target = rng.choice(targets)
+                problems.setdefault((target, numbers), Problem(target, tuple(rng.sample(numbers, len(numbers)))))
+        raise ValueError(
+            f"countdown level {settings.level} has about {len(problems)} problems, and {wanted} were asked for; "
+            "lower task.train_size or raise task.level"
+        )
 
-@lru_cache(10000)
-def _parted(problem):
-    by = _reach(tuple(sorted(problem.numbers)))
-    wrong = [e for v, es in by.items() if v != problem.target and abs(v - problem.target) <= 3 for e in es]
-    return by[problem.target], wrong
+    def _prompt(self, problem: Problem) -> str:
+        if self.terse:
+            return f"{','.join(map(str, problem.numbers))}:{problem.target}="
+        return (
+            f"Using each of the numbers {', '.join(map(str, problem.numbers))} exactly once, with +, -, *, / and brackets, "
+            f"write an expression that equals {problem.target}. Think it through briefly, then finish with a line "
+            "of the form: Answer: (1 + 2) * 3"
+        )
 
 
-N=4; HI=9; T=(1,60); MIN=3
-def _draw(settings):
-    rng = random.Random(f"countdown-{settings.level}-{settings.seed}")
-    out = []
-    for nums in combinations_with_replacement(range(1, HI+1), N):
-        for v, es in _reach(nums).items():
-            if T[0] <= v <= T[1] and len(es) >= MIN:
-                out.append(Problem(v, tuple(rng.sample(nums, N))))
-    rng.shuffle(out)
-    return out[:settings.test_size+settings.train_size]
+def _expression(text: str) -> str:
+    """The expression that a text gives as its answer; "" where none is marked."""
+    tagged = _TAGGED.findall(text)
+    answer = tagged[-1] if tagged else final_answer(text) or ""
+    plain = _LATEX.sub(lambda found: _LATEX_AS.get(found[1] or "", ""), answer)
+    return re.sub(r"\s*=\s*", "=", plain.strip().strip("*`. "))
+
+
+def _read(path: str) -> list[Problem]:
+    return [_problem(row, f"{path}, row {number}") for number, row in read_rows(Path(path), "countdown")]
+
+
+def _problem(row: dict[str, Any], where: str) -> Problem:
+    target, numbers = row.get("target"), row.get("nums", row.get("numbers"))
+    if not isinstance(target, int) or not isinstance(numbers, list) or not numbers:
+        raise ValueError(f"{where}: countdown needs 'target' (a whole number) and 'nums' (a list of whole numbers)")
+    if any(not isinstance(number, int) or number < 0 for number in numbers):
+        raise ValueError(f"{where}: 'nums' is {numbers}; give whole numbers that are not negative")
+    return Problem(target, tuple(numbers))

@@ -7,7 +7,7 @@ Two expressions have one form where they differ by commutativity, associativity 
 import random
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import product
 
@@ -20,19 +20,22 @@ _SPELLINGS = str.maketrans({"×": "*", "·": "*", "÷": "/", "−": "-", "[": "(
 
 @dataclass(frozen=True)
 class Sum:
-    """Signed terms, sorted, their value at least 0; a term is a number or a Product."""
+    """Signed terms, sorted, their value at least 0; a term is a number or a Product. Equal texts are equal sums."""
 
-    terms: tuple[tuple[int, "Node"], ...]
+    text: str
+    terms: tuple["Part", ...] = field(compare=False)
 
 
 @dataclass(frozen=True)
 class Product:
     """Factors with their exponents (1 or -1), sorted; a factor is a number or a Sum."""
 
-    factors: tuple[tuple[int, "Node"], ...]
+    text: str
+    factors: tuple["Part", ...] = field(compare=False)
 
 
 Node = int | Sum | Product
+Part = tuple[int, Node]  # a sign or an exponent (1 or -1), and what it is of
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,12 @@ class Expression:
 
     @property
     def key(self) -> str:
-        """The canonical text."""
-        return _show(self.sign, self.node, None)
+        """The canonical text; it can be parsed."""
+        return _signed(self.sign, self.node, None)
 
     def shuffled(self, rng: random.Random) -> str:
         """A text of the same form with terms and factors in random order."""
-        return _show(self.sign, self.node, rng)
+        return _signed(self.sign, self.node, rng)
 
 
 def number(value: int) -> Expression:
@@ -62,12 +65,16 @@ def combine(operator: str, x: Expression, y: Expression) -> Expression | None:
     """x operator y in canonical form; None for a division by zero."""
     if operator in "+-":
         sign = 1 if operator == "+" else -1
-        return _signed_sum(x.value + sign * y.value, [*_terms(x, 1), *_terms(y, sign)])
+        value = x.value + sign * y.value
+        terms = sorted([*_terms(x, 1), *_terms(y, sign)], key=_order)
+        lead = terms[0][0] if value == 0 else 1 if value > 0 else -1
+        terms = [(lead * of, node) for of, node in terms]
+        return Expression(value, lead, Sum(_sum_text(1, terms, None), tuple(terms)))
     if operator == "/" and y.value == 0:
         return None
     value = x.value * y.value if operator == "*" else _exact(Fraction(x.value) / y.value)
-    factors = [*_factors(x, 1), *_factors(y, 1 if operator == "*" else -1)]
-    return Expression(value, x.sign * y.sign, Product(tuple(sorted(factors, key=_order))))
+    factors = sorted([*_factors(x, 1), *_factors(y, 1 if operator == "*" else -1)], key=_order)
+    return Expression(value, x.sign * y.sign, Product(_product_text(factors, None), tuple(factors)))
 
 
 def parse(text: str) -> tuple[Expression, list[int]]:
@@ -173,36 +180,37 @@ def _factors(x: Expression, exponent: int) -> list[tuple[int, Node]]:
     return [(exponent, x.node)]
 
 
-def _signed_sum(value: Fraction | int, terms: list[tuple[int, Node]]) -> Expression:
-    terms.sort(key=_order)
-    lead = terms[0][0] if value == 0 else 1 if value > 0 else -1
-    return Expression(value, lead, Sum(tuple((lead * sign, node) for sign, node in terms)))
-
-
-def _order(part: tuple[int, Node]) -> tuple[str, int]:
+def _order(part: Part) -> tuple[str, int]:
     """By text, and of equal texts the positive one first."""
-    return _show(1, part[1], None), -part[0]
+    return _text(part[1]), -part[0]
 
 
-def _show(sign: int, node: Node, rng: random.Random | None) -> str:
-    """Text of sign times node; positive terms and numerators come first, in canonical or random order."""
-    if isinstance(node, int):
-        return f"-{node}" if sign < 0 else str(node)
+def _text(node: Node) -> str:
+    return str(node) if isinstance(node, int) else node.text
+
+
+def _signed(sign: int, node: Node, rng: random.Random | None) -> str:
+    """Text of sign times node, in canonical order or, given an rng, in random order."""
     if isinstance(node, Sum):
-        shown = [(sign * inner, _show(1, term, rng)) for inner, term in node.terms]
-        text = "".join(f"{'+' if inner > 0 else '-'}{term}" for inner, term in _ordered(shown, rng))
-        return text.removeprefix("+")
-    shown = [(exponent, _bracketed(factor, rng)) for exponent, factor in node.factors]
-    text = "".join(f"{'*' if exponent > 0 else '/'}{factor}" for exponent, factor in _ordered(shown, rng))
-    return ("-" if sign < 0 else "") + text.removeprefix("*")
+        return _sum_text(sign, node.terms, rng)
+    text = str(node) if isinstance(node, int) else _product_text(node.factors, rng)
+    return f"-{text}" if sign < 0 else text
 
 
-def _bracketed(node: Node, rng: random.Random | None) -> str:
-    return f"({_show(1, node, rng)})" if isinstance(node, Sum) else _show(1, node, rng)
+def _sum_text(sign: int, terms: Sequence[Part], rng: random.Random | None) -> str:
+    shown = [(sign * of, _signed(1, term, rng)) for of, term in terms]
+    text = "".join(f"{'+' if of > 0 else '-'}{term}" for of, term in _ordered(shown, rng))
+    return text.removeprefix("+")
+
+
+def _product_text(factors: Sequence[Part], rng: random.Random | None) -> str:
+    shown = [(of, f"({_signed(1, n, rng)})" if isinstance(n, Sum) else str(n)) for of, n in factors]
+    text = "".join(f"{'*' if of > 0 else '/'}{factor}" for of, factor in _ordered(shown, rng))
+    return text.removeprefix("*")
 
 
 def _ordered(parts: list[tuple[int, str]], rng: random.Random | None) -> list[tuple[int, str]]:
-    """A positive part first, since a text should not begin with an operator."""
+    """A positive part (a numerator) comes first, since a text should not begin with an operator."""
     if rng is None:
         return sorted(parts, key=lambda part: -part[0])
     parts = rng.sample(parts, len(parts))

@@ -28,8 +28,8 @@ class Assignment:
 def judge_all(task: Task, pairs: Sequence[tuple[str, Example]], workers: int, timeout: float) -> list[Verdict]:
     """The task's verdict on every (completion, example), in order.
 
-    A judge that raises, overruns `timeout` seconds, or gives a reward that is no finite number, yields a verdict without
-    reward whose `problem` says which: "raised: <error>", "timeout", "not a number".
+    A judge that raises, overruns `timeout` seconds, or gives a reward that is no finite number, yields a verdict
+    without reward whose `problem` says which: "raised: <error>", "timeout", "not a number".
     """
     verdicts: dict[int, Verdict] = {}
     todo: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -81,7 +81,7 @@ def judge_all(task: Task, pairs: Sequence[tuple[str, Example]], workers: int, ti
 def _judged(task: Task, completion: str, example: Example) -> Verdict:
     try:
         verdict = task.judge(completion, example)
-    except Exception as error:  # a user's function may raise anything; it is counted, and training goes on
+    except Exception as error:  # noqa: BLE001  a user's function may raise anything; it is counted, training goes on
         return Verdict(None, False, problem=f"raised: {type(error).__name__}: {error}"[:200])
     if verdict.problem:
         return verdict

@@ -27,3 +27,16 @@ def hangs(completion: str, example: Any) -> float:
     """Never comes back in time."""
     time.sleep(3)
     return 1.0
+
+
+async def later(completion: str, example: Any) -> float:
+    """Asks someone, and waits."""
+    import asyncio
+
+    await asyncio.sleep(0.01)
+    return float(completion == example.answer["gold"])
+
+
+def key(completion: str, example: Any) -> str:
+    """A canonical form."""
+    return completion + "!"

@@ -17,8 +17,8 @@ def random_policy(letters: str = "abcdefghijklm", context: int = 64, sharpness: 
     torch.manual_seed(seed)
     vocabulary = {token: number for number, token in enumerate([*SPECIAL, *letters])}
     config = LlamaConfig(
-        vocab_size=len(vocabulary), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=context, tie_word_embeddings=False, initializer_range=0.3,
+        vocab_size=len(vocabulary), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=32, max_position_embeddings=context, tie_word_embeddings=False, initializer_range=0.3,
         bos_token_id=1, eos_token_id=EOS, pad_token_id=0,
     )  # fmt: skip
     model = LlamaForCausalLM(config)
@@ -28,4 +28,4 @@ def random_policy(letters: str = "abcdefghijklm", context: int = 64, sharpness: 
     words.pre_tokenizer = Split("", "isolated")
     words.decoder = decoders.Fuse()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, bos_token="<bos>", eos_token="<eos>", pad_token="<pad>")
-    return Policy(model, tokenizer)
+    return Policy(model, tokenizer, head_chunk=16)

@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sps.config import LogSettings
-from sps.logs import Log, append_lines, keep_lines, read_lines
+from sps.logs import Log, append_lines, keep_lines, parse_lines
 from sps.trackers import flat
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
-    return [row for row, _ in read_lines(path)]
+    return [row for row, _ in parse_lines(path)]
 
 
 def log(folder: Path, *to: Any, name: str = "log.jsonl") -> Log:
@@ -140,7 +140,7 @@ def test_a_broken_line_is_named(tmp_path: Path, content: str, words: str) -> Non
     path = tmp_path / "log.jsonl"
     path.write_text(content)
     with pytest.raises(ValueError, match=words):
-        read_lines(path)
+        parse_lines(path)
 
 
 def test_a_line_without_a_step_is_not_dropped_in_silence(tmp_path: Path) -> None:

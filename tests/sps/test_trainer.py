@@ -219,9 +219,7 @@ def test_a_reward_that_fails_is_counted_and_never_zero(
 def test_a_full_disk_is_said_and_harms_no_checkpoint(model_folder: Path, tmp_path: Path) -> None:
     """A limit on file size stands in for a full disk: the third checkpoint cannot be written."""
     path = tmp_path / "settings.yaml"
-    path.write_text(
-        yaml.safe_dump(settings(model_folder, tmp_path / "run", trainer={"steps": 2})), encoding="utf-8"
-    )
+    path.write_text(yaml.safe_dump(settings(model_folder, tmp_path / "run", trainer={"steps": 2})), encoding="utf-8")
     command = [sys.executable, "-m", "sps.cli", "train", "--config", str(path)]
     assert subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode == 0
     path.write_text(yaml.safe_dump(settings(model_folder, tmp_path / "run")), encoding="utf-8")

@@ -1,0 +1,41 @@
+"""Which part of a completion is its final answer, and whether that is a plain number."""
+
+import re
+from fractions import Fraction
+
+_BOXED = re.compile(r"\\(?:boxed|fbox)\s*\{")
+_MARKED = re.compile(r"(?:\banswer(?:\s+is\b|\s*[:=])|####)[ \t:*]*(?P<rest>[^\n]*)", re.IGNORECASE)
+_PLAIN = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?")
+_LONGEST_NUMBER = 100
+
+
+def final_answer(text: str) -> str | None:
+    r"""What is marked last as the answer: inside \boxed{}, after "Answer:" or "the answer is", or after "####".
+
+    A box that is never closed marks nothing. None where nothing is marked.
+    """
+    boxes = [(found.start(), _braced(text, found.end())) for found in _BOXED.finditer(text)]
+    marks = [(found.start(), found["rest"].strip()) for found in _MARKED.finditer(text)]
+    last = max(((at, answer) for at, answer in [*boxes, *marks] if answer is not None), default=None)
+    if last is None:
+        return None
+    box = _BOXED.search(last[1])
+    return last[1] if box is None else _braced(last[1], box.end())
+
+
+def plain_number(text: str) -> Fraction | None:
+    """The value of a plain decimal number, with thousands separators, a dollar sign or a full stop at will."""
+    text = text.replace("\\$", "").replace("$", "").strip().strip("*").strip().removesuffix(".")
+    if len(text) > _LONGEST_NUMBER or not _PLAIN.fullmatch(text):
+        return None
+    return Fraction(text.replace(",", ""))
+
+
+def _braced(text: str, start: int) -> str | None:
+    """The text from `start` to the brace that closes it; None where none does."""
+    depth = 1
+    for at in range(start, len(text)):
+        depth += {"{": 1, "}": -1}.get(text[at], 0)
+        if depth == 0:
+            return text[start:at].strip()
+    return None
