@@ -10,7 +10,7 @@ from sps.config import LoraSettings
 _ADAPTER = "default"  # the name peft gives to an only adapter
 
 
-def adapt(model: Any, settings: LoraSettings, seed: int) -> Any:
+def adapt(model: Any, settings: LoraSettings, seed: int = 0) -> Any:
     """The model with fresh adapters (which change nothing yet); only they are trained.
 
     Raises:
@@ -20,7 +20,7 @@ def adapt(model: Any, settings: LoraSettings, seed: int) -> Any:
         from peft import LoraConfig, get_peft_model
         from peft.tuners.lora import Embedding, LoraLayer
     except ImportError as error:
-        raise ValueError("policy.lora needs peft; install it with: pip install 'serm[lora]'") from error
+        raise ValueError("policy.lora needs peft; install it with: pip install 'serm[sps]'") from error
     config = LoraConfig(
         r=settings.rank, lora_alpha=settings.alpha, lora_dropout=settings.dropout,
         target_modules=settings.targets, task_type="CAUSAL_LM",
@@ -31,7 +31,7 @@ def adapt(model: Any, settings: LoraSettings, seed: int) -> Any:
             adapted = get_peft_model(model, config)
         except ValueError as error:
             raise ValueError(f"policy.lora.targets {settings.targets!r}: {error}") from error
-    base = adapted.get_base_model()
+    base: Any = adapted.get_base_model()
     for name, module in base.named_modules():
         if isinstance(module, LoraLayer) and (isinstance(module, Embedding) or module is base.get_output_embeddings()):
             raise ValueError(f"policy.lora.targets: {name} is an embedding or the head; leave it out")
@@ -39,9 +39,9 @@ def adapt(model: Any, settings: LoraSettings, seed: int) -> Any:
 
 
 def merged(adapted: Any, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Plain weights W + (alpha / rank) B A under the names of the model without adapters, new tensors where they differ.
+    """Plain weights W + (alpha / rank) B A under the names that they have without adapters.
 
-    LoRA, arXiv 2106.09685, section 4.1. state: the adapted model's whole state_dict.
+    state: the adapted model's whole state_dict, which stays as it is. LoRA, arXiv 2106.09685, section 4.1.
     """
     layers: dict[str, nn.Module] = dict(adapted.named_modules())
     plain: dict[str, Tensor] = {}

@@ -3,7 +3,6 @@
 Batches are padded on the right and what is scored leaves packed: one row after the other, completion tokens alone.
 """
 
-import copy
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 from jinja2 import TemplateError
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from sps.config import PolicySettings, TaskSettings
 from sps.lm_head import TokenStats, demand_plain_head, token_stats
@@ -34,18 +34,22 @@ class Policy(nn.Module):
         autocast: products are taken in bf16 over weights kept in fp32 (with LoRA, frozen weights are kept in bf16).
     """
 
-    def __init__(self, model: Any, tokenizer: Any, head_chunk: int, autocast: bool = False, lora: bool = False) -> None:
+    def __init__(self, model: Any, tokenizer: Any, head_chunk: int, autocast: bool = False) -> None:
         """Raises ValueError where the chunked head would not give the model's own logits, or it cannot end."""
         super().__init__()
         self.model = model
         self.tokenizer = tokenizer
         self.head_chunk = head_chunk
         self.autocast = autocast
-        self.lora = lora
         network = self.network
         self.eos_ids = _ends(network, tokenizer)
         self.context = int(network.config.get_text_config().max_position_embeddings)
         demand_plain_head(network, network.base_model, network.get_output_embeddings())
+
+    @property
+    def lora(self) -> bool:
+        """Whether `model` is peft's wrapper around a network with adapters."""
+        return not isinstance(self.model, PreTrainedModel)
 
     @property
     def network(self) -> Any:
@@ -193,16 +197,16 @@ def load_policy(settings: PolicySettings, task: Task | None = None, seed: int = 
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if settings.lora is not None:
         model = adapt(model, settings.lora, seed)
-    return Policy(model, tokenizer, settings.head_chunk, autocast=bf16, lora=settings.lora is not None)
+    return Policy(model, tokenizer, settings.head_chunk, autocast=bf16)
 
 
 def collate(
     rows: Sequence[tuple[Sequence[int], Sequence[int]]], pad_id: int, device: torch.device | str
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Prompts and completions as `Policy.forward` takes them: input_ids, attention_mask (int64), targets (bool), (B, L).
+    """Prompts and completions as `Policy.forward` takes them: input_ids and attention_mask int64, targets bool, (B, L).
 
-    Masks are made from lengths: a pad id that is also a real token does no harm, and a completion's last token is scored
-    whatever it is.
+    Masks are made from lengths: a pad id that is also a real token does no harm, and a completion's last token is
+    scored whatever it is.
 
     Raises:
         ValueError: a prompt is empty.
@@ -233,12 +237,10 @@ def micro_batches(lengths: Sequence[int], tokens: int) -> list[list[int]]:
 
 
 def _ends(network: Any, tokenizer: Any) -> set[int]:
-    given = copy.copy(network.generation_config.eos_token_id)
-    ends = {
-        int(token)
-        for token in (given if isinstance(given, list) else [given, tokenizer.eos_token_id])
-        if token is not None
-    }
+    """Every token that ends a completion, by the model or by the tokenizer: chat models may name two."""
+    given = network.generation_config.eos_token_id if network.generation_config is not None else None
+    named = [*(given if isinstance(given, list) else [given]), tokenizer.eos_token_id]
+    ends = {int(token) for token in named if token is not None}
     if not ends:
         raise ValueError(
             f"{type(network).__name__}: neither the model nor its tokenizer names an end-of-sequence token"

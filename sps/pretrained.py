@@ -56,7 +56,7 @@ def _find(model: str, gguf: str | None) -> tuple[str, str | None]:
     if gguf is not None and gguf not in files:
         raise ValueError(f"policy.gguf {gguf!r} is not in {model!r}; there are: {', '.join(files) or 'none'}")
     if gguf is not None and find_spec("gguf") is None:
-        raise ValueError(f"{gguf} needs the package gguf; install it with: pip install 'serm[gguf]'")
+        raise ValueError(f"{gguf} needs the package gguf; install it with: pip install 'serm[sps]'")
     return str(folder), gguf
 
 

@@ -31,9 +31,15 @@ _RECIPE = 1  # raised when the training below changes: models of earlier recipes
 
 @runtime_checkable
 class WorkedTask(Task, Protocol):
-    """A task that can teach: it writes solutions out."""
+    """A task that can teach: it writes solutions out.
+
+    Attributes:
+        vocabulary: all characters of its terse prompts and of its solutions.
+        terse: its prompts are in these characters now, not in words.
+    """
 
     vocabulary: str
+    terse: bool
 
     def worked(self, example: Example, rng: random.Random) -> str:
         """One worked solution, drawn at random; now and then a deliberately imperfect one."""
@@ -46,13 +52,16 @@ def pretrained_tiny(settings: PolicySettings, task: Task | None, seed: int, cach
     absent: a process that dies meanwhile leaves no half of it.
 
     Raises:
-        ValueError: no task is given, or it offers no worked solutions, or one has a character outside its vocabulary.
+        ValueError: no task is given, it offers no worked solutions, its prompts are in words, or a text has a character
+            outside its vocabulary.
     """
     if not isinstance(task, WorkedTask):
         name = "none" if task is None else task.name
         raise ValueError(
             f"policy.model tiny learns from a task's worked solutions; arithmetic and countdown offer them, not {name}"
         )
+    if not task.terse:
+        raise ValueError("policy.model tiny does not read words: set task.style to terse, or name another model")
     texts = worked_texts(task, settings.tiny_steps * _ROWS, seed)
     recipe = [
         _RECIPE, seed, settings.tiny_layers, settings.tiny_width, settings.tiny_steps, task.vocabulary, *texts,

@@ -20,7 +20,7 @@ from sps.policy import Policy
 from sps.records import Completion
 from sps.rollout.distribution import draw, sampled_from
 from sps.rollout.protocol import Sampling, check_prompts
-from sps.rollout.weights import merged_parameters
+from sps.rollout.weights import plain_parameters
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class TransformersEngine:
         if self.own_copy:
             mine = dict(self.model.named_parameters())
             with torch.no_grad():
-                for name, weight in merged_parameters(policy.network):
+                for name, weight in plain_parameters(policy):
                     mine[name].copy_(weight)
 
     def close(self) -> None:

@@ -17,7 +17,7 @@ from sps.config import RolloutSettings
 from sps.policy import Policy
 from sps.records import Completion
 from sps.rollout.protocol import Sampling, check_prompts
-from sps.rollout.weights import merged_parameters
+from sps.rollout.weights import plain_parameters
 
 
 class VllmEngine:
@@ -81,7 +81,7 @@ class VllmEngine:
 
         With a sharded policy every process must call this.
         """
-        self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": merged_parameters(policy.network)})
+        self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": plain_parameters(policy)})
         if not self._llm.reset_prefix_cache():
             raise RuntimeError("vLLM kept prompts cached under the old weights; are requests still running?")
 

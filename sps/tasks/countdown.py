@@ -119,11 +119,7 @@ class Countdown:
             self._forms[key] = forms
         return self._forms[key]
 
-    def _whole(numbers: Sequence[object]) -> bool:
-    return len(numbers) > 0 and all(isinstance(number, int) for number in numbers)
-
-
-def _draw(self, settings: TaskSettings) -> list[Problem]:
+    def _draw(self, settings: TaskSettings) -> list[Problem]:
         """Distinct problems in random order, test problems first, so that train_size does not change those."""
         if settings.level not in LEVELS:
             raise ValueError(f"countdown has no level {settings.level}; task.level is one of {', '.join(map(str, LEVELS))}")

@@ -1,117 +1,153 @@
-"""Are two mathematical answers equal? math-verify says so, in helper processes that can be killed.
+"""Equality of answers by math-verify, with a time limit that holds in any thread.
 
-math-verify limits its own time by signals, which work in the main thread alone, and sympy can hang for hours. So the
-comparison runs in small processes of their own; one that overruns is killed and replaced, and the answer is "timeout".
+math-verify's own limit is a signal, which works in the main thread alone and does not reach into C code. Here the
+comparison runs in another process, where it can be killed.
 """
 
 import json
 import queue
-import select
 import subprocess
 import sys
+import weakref
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
-WARM_UP = 60.0  # seconds that a new helper may take to import sympy
+from sps.tasks.answers import final_answer, plain_number
+
+BATCH = 50
 
 
-class Timeout(Exception):
-    """The comparison took longer than allowed."""
+class VerifyTimeoutError(Exception):
+    """A comparison took longer than its limit."""
 
 
 class Verifier:
-    """Compares answers; may be called from any thread, `workers` at a time.
+    """Compares answers; thread-safe, up to `workers` comparisons at once.
 
-    Raises:
-        ValueError: math-verify is not installed.
+    Attributes:
+        timeout: seconds for one comparison.
     """
 
     def __init__(self, workers: int, timeout: float) -> None:
-        try:
-            import math_verify  # noqa: F401
-        except ImportError as error:
-            raise ValueError("checking mathematical answers needs math-verify: pip install 'serm[sps]'") from error
-        self.workers = workers
-        self._timeout = timeout
-        self._idle: queue.SimpleQueue[subprocess.Popen[str] | None] = queue.SimpleQueue()
-        for _ in range(workers):
-            self._idle.put(None)  # started when first needed
-
-    def parseable(self, answer: str) -> bool:
-        """Whether math-verify can read this gold answer."""
-        return bool(self._ask({"gold": answer}))
-
-    def equal(self, gold: str, completion: str) -> bool:
-        """Whether the completion's final answer equals the gold one.
+        """Start the processes and wait until they are ready, a second or two.
 
         Raises:
-            Timeout: it could not be told in time.
+            ValueError: math-verify is not installed.
         """
-        return bool(self._ask({"gold": gold, "completion": completion}))
+        if find_spec("math_verify") is None:
+            raise ValueError("this task's answers are checked by math-verify: pip install 'serm[math]'")
+        self.timeout = timeout
+        processes = [_Process() for _ in range(workers)]
+        self._workers = workers
+        self._idle: queue.SimpleQueue[_Process] = queue.SimpleQueue()
+        self._end = weakref.finalize(self, _stop, processes)
+        for process in processes:
+            if not process.ready():
+                raise ValueError("math-verify's process does not start; try: python -c 'import math_verify'")
+            self._idle.put(process)
 
     def close(self) -> None:
-        """End the idle helpers."""
-        while True:
-            try:
-                helper = self._idle.get_nowait()
-            except queue.Empty:
-                return
-            if helper is not None:
-                helper.kill()
-                helper.wait()
+        """End the processes; they end by themselves too when the program does."""
+        self._end()
 
-    def _ask(self, request: dict[str, str]) -> Any:
-        helper = self._idle.get()
+    def right(self, completion: str, gold: str) -> bool:
+        r"""Whether a completion's final answer equals the gold one.
+
+        The final answer is what is marked last (see `final_answer`); without a mark, the last line is read. Plain
+        numbers are compared here, exactly; the rest by math-verify (numbers to 6 decimals, expressions symbolically).
+
+        Raises:
+            VerifyTimeoutError: the comparison was stopped.
+            RuntimeError: it died.
+        """
+        answer = final_answer(completion)
+        if answer is None:
+            answer = next((line for line in reversed(completion.splitlines()) if line.strip()), "")
+        elif "$" not in answer and "\\" in answer:
+            answer = f"\\boxed{{{answer}}}"
+        numbers = plain_number(answer), plain_number(gold)
+        if numbers[0] is not None and numbers[1] is not None:
+            return numbers[0] == numbers[1]
+        return bool(answer) and bool(self._ask({"gold": gold, "answer": answer}, self.timeout))
+
+    def readable(self, golds: Sequence[str]) -> list[bool]:
+        """For each gold answer, whether it can be read as mathematics within the time limit."""
+        found = [plain_number(gold) is not None for gold in golds]
+        hard = [i for i, plain in enumerate(found) if not plain]
+        batches = [hard[i : i + BATCH] for i in range(0, len(hard), BATCH)]
+        with ThreadPoolExecutor(self._workers) as pool:
+            for batch, results in zip(batches, pool.map(lambda b: self._read([golds[i] for i in b]), batches), strict=True):
+                for i, result in zip(batch, results, strict=True):
+                    found[i] = result
+        return found
+
+    def _read(self, golds: list[str]) -> list[bool]:
         try:
-            if helper is None or helper.poll() is not None:
-                helper = _started()
-            helper.stdin.write(json.dumps(request) + "\n")  # type: ignore[union-attr]
-            helper.stdin.flush()  # type: ignore[union-attr]
-            return _answered(helper, self._timeout)
-        except (Timeout, BrokenPipeError):
-            if helper is not None:
-                helper.kill()
-                helper.wait()
-            helper = None
-            raise Timeout(f"no verdict within {self._timeout:g} seconds") from None
+            return list(self._ask({"golds": golds}, self.timeout))
+        except (VerifyTimeoutError, RuntimeError):
+            if len(golds) == 1:
+                return [False]
+            return [each for gold in golds for each in self._read([gold])]  # one of them hangs, or all were slow
+
+    def _ask(self, request: dict[str, Any], timeout: float) -> Any:
+        process = self._idle.get()
+        try:
+            reply = process.ask(request | {"timeout": timeout})
+            if reply is None:  # killed from outside, perhaps for memory
+                process.start()
+                raise RuntimeError("the checking process ended")
         finally:
-            self._idle.put(helper)
+            self._idle.put(process)
+        if reply.get("problem") == "timeout":
+            raise VerifyTimeoutError
+        if "problem" in reply:
+            raise RuntimeError(reply["problem"])
+        return reply["result"]
 
 
-def _started() -> "subprocess.Popen[str]":
-    helper = subprocess.Popen(
-        [sys.executable, "-m", "sps.tasks.verify"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
-    )
-    _answered(helper, WARM_UP)
-    return helper
+class _Process:
+    """One checking process and its pipes."""
+
+    def __init__(self) -> None:
+        self.start()
+
+    def start(self) -> None:
+        """-P: the program's own folder must not come before the standard library; a session of its own, so that
+        Ctrl-C reaches the trainer alone. It ends when its input does."""
+        program = str(Path(__file__).with_name("checking.py"))
+        self.popen = subprocess.Popen(
+            [sys.executable, "-P", program],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+
+    def ready(self) -> bool:
+        """Wait for its first word; False where it ended instead."""
+        return self._read() is not None
+
+    def ask(self, request: dict[str, Any]) -> dict[str, Any] | None:
+        """Its reply; None where it ended."""
+        text = json.dumps(request).encode() + b"\n"
+        try:
+            if self.popen.stdin is not None:
+                self.popen.stdin.write(text)
+                self.popen.stdin.flush()
+        except BrokenPipeError:
+            return None
+        reply = self._read()
+        return self._read() if reply == {"ready": True} else reply
+
+    def stop(self) -> None:
+        with self.popen:  # closes the pipes and waits
+            self.popen.kill()
+
+    def _read(self) -> dict[str, Any] | None:
+        line = self.popen.stdout.readline() if self.popen.stdout is not None else b""
+        return json.loads(line) if line else None
 
 
-def _answered(helper: "subprocess.Popen[str]", timeout: float) -> Any:
-    assert helper.stdout is not None
-    if not select.select([helper.stdout], [], [], timeout)[0]:
-        raise Timeout
-    line = helper.stdout.readline()
-    if not line:
-        raise Timeout  # it died
-    return json.loads(line)
-
-
-def serve() -> None:
-    """What a helper does: a line in, {"gold", and perhaps "completion"}; a line out, true or false."""
-    from math_verify import parse, verify
-
-    sys.stdout.write("true\n")
-    sys.stdout.flush()
-    for line in sys.stdin:
-        request = json.loads(line)
-        gold = parse(f"${request['gold']}$", parsing_timeout=None) or parse(request["gold"], parsing_timeout=None)
-        if "completion" in request:
-            found = parse(request["completion"], parsing_timeout=None)
-            answer = bool(gold) and bool(verify(gold, found, timeout_seconds=None))
-        else:
-            answer = bool(gold)
-        sys.stdout.write(json.dumps(answer) + "\n")
-        sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    serve()
+def _stop(processes: Sequence[_Process]) -> None:
+    for process in processes:
+        process.stop()

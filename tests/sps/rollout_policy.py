@@ -6,6 +6,8 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from sps.config import LoraSettings
+from sps.lora import adapt
 from sps.policy import Policy
 
 SPECIAL = ["<pad>", "<bos>", "<eos>"]
@@ -18,8 +20,8 @@ def random_policy(letters: str = "abcdefghijklm", context: int = 64, sharpness: 
     vocabulary = {token: number for number, token in enumerate([*SPECIAL, *letters])}
     config = LlamaConfig(
         vocab_size=len(vocabulary), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, head_dim=32, max_position_embeddings=context, tie_word_embeddings=False, initializer_range=0.3,
-        bos_token_id=1, eos_token_id=EOS, pad_token_id=0,
+        num_key_value_heads=1, head_dim=32, max_position_embeddings=context, tie_word_embeddings=False,
+        initializer_range=0.3, bos_token_id=1, eos_token_id=EOS, pad_token_id=0,
     )  # fmt: skip
     model = LlamaForCausalLM(config)
     with torch.no_grad():
@@ -29,3 +31,10 @@ def random_policy(letters: str = "abcdefghijklm", context: int = 64, sharpness: 
     words.decoder = decoders.Fuse()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, bos_token="<bos>", eos_token="<eos>", pad_token="<pad>")
     return Policy(model, tokenizer, head_chunk=16)
+
+
+def lora_policy() -> Policy:
+    """The same with adapters, which change nothing yet."""
+    policy = random_policy()
+    model = adapt(policy.model, LoraSettings(rank=4, alpha=16), seed=0)
+    return Policy(model, policy.tokenizer, head_chunk=16, lora=True)

@@ -5,7 +5,7 @@ from itertools import chain, product
 
 import pytest
 import torch
-from rollout_policy import EOS, random_policy
+from rollout_policy import EOS, lora_policy, random_policy
 from scipy import stats
 
 from sps.config import RolloutSettings
@@ -304,22 +304,20 @@ def test_under_autocast_the_engine_computes_as_the_policy_does() -> None:
 
 @pytest.mark.parametrize("own_copy", [False, True])
 def test_lora(own_copy: bool) -> None:
-    peft = pytest.importorskip("peft")
-    policy = random_policy()
-    settings = peft.LoraConfig(r=4, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
-    policy.model = peft.get_peft_model(policy.model, settings)
+    pytest.importorskip("peft")
+    policy = lora_policy()
     engine = TransformersEngine(policy, RolloutSettings(), own_copy)
     with torch.no_grad():
         for name, weight in policy.named_parameters():
             if "lora_B" in name:
                 weight.normal_(std=0.1)
-    frozen = {name: weight.clone() for name, weight in policy.named_parameters()}
+    weights = {name: weight.clone() for name, weight in policy.named_parameters()}
     engine.update(policy)
     groups = engine.generate(PROMPTS, 2, Sampling(8, seed=1))
     assert_policys(policy, groups)
     with policy.model.disable_adapter(), pytest.raises(AssertionError):
         assert_policys(policy, groups)
-    assert all(torch.equal(weight, frozen[name]) for name, weight in policy.named_parameters())
+    assert all(torch.equal(weight, weights[name]) for name, weight in policy.named_parameters())
 
 
 def test_prompts_that_cannot_be_completed_are_refused() -> None:
