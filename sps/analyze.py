@@ -14,6 +14,11 @@ from sps.runs import Rows, Run, counts_at, read_run, steps_of
 
 # Training figures that stand beside Pass@k in the table of dynamics.
 BESIDE = ("reward_mean", "top_share", "effective_number", "distinct_keys", "entropy", "length_mean")
+SHORT = {
+    "reward_mean": "reward", "top_share": "top share", "effective_number": "effective", "distinct_keys": "keys",
+    "length_mean": "length", "squeezed_out": "squeezed out", "median_gain": "median gain",
+}  # fmt: skip
+PERCENT = {"ceiling", "top_share", "gained", "squeezed_out", "before", "after"}
 
 
 def analyze(run_folder: Path | str) -> dict[str, Any]:
@@ -95,16 +100,51 @@ def changes(
     return rows
 
 
-def tables(result: dict[str, Any]) -> list[tuple[str, list[dict[str, Any]]]]:
+def tables(result: dict[str, Any]) -> list[tuple[str, Rows]]:
     """What a person sees: titles and rows, without the empty tables."""
+    dynamics = result["dynamics"]
     shown = [
-        ("Dynamics", [_words(row) for row in result["dynamics"]]),
-        ("From start to end, paired by problem", [_change_words(row) for row in result["changes"]]),
-        ("Ceilings, and Pass@k at the end as a share of them", [_words(row) for row in result["ceilings"]]),
+        (
+            "Pass@k, % [95% interval over problems]",
+            [{n: v for n, v in row.items() if n not in BESIDE} for row in dynamics],
+        ),
+        (
+            "Training, means since the evaluation before",
+            [{n: v for n, v in r.items() if "@" not in n} for r in dynamics],
+        ),
+        ("From start to end, paired by problem", result["changes"]),
+        ("Ceilings, and Pass@k at the end as a share of them", result["ceilings"]),
         ("Held-out problems solved at least once", [result["problems"]]),
-        ("Probe set: completions of the initial policy, log-probability gained", [_words(r) for r in result["probes"]]),
+        ("Probe set: what log-probability the initial policy's completions gained", result["probes"]),
     ]
-    return [(title, rows) for title, rows in shown if rows]
+    return [(title, readable(rows)) for title, rows in shown if rows]
+
+
+def readable(rows: Rows) -> Rows:
+    """Rows as a person reads them: percentages, intervals in one cell, short names of columns."""
+    table = []
+    for row in rows:
+        cells: dict[str, Any] = {}
+        for name, value in row.items():
+            if name == "high":
+                continue
+            if name == "low":
+                cells["interval"] = _range(value, row["high"], "mean" in row)
+            elif name == "mean":
+                cells["change"] = f"{100 * value:+.1f}"
+            elif isinstance(value, Interval):
+                cells[name] = f"{100 * value.mean:.1f} {_range(value.low, value.high, False)}"
+            else:
+                percent = name in PERCENT or name.startswith("Pass@")
+                cells[SHORT.get(name, name)] = f"{value:.1%}" if percent and isinstance(value, float) else value
+        table.append(cells)
+    return table
+
+
+def _range(low: float | None, high: float | None, signed: bool) -> str | None:
+    if low is None or high is None:
+        return None
+    return f"[{100 * low:+.1f}, {100 * high:+.1f}]" if signed else f"[{100 * low:.0f}, {100 * high:.0f}]"
 
 
 def _dynamics(log: Rows, before: int, step: int, passk: Rows) -> dict[str, Any]:
@@ -147,13 +187,13 @@ def _ceilings(counts: list[dict[str, tuple[int, int]]], ks: Sequence[int]) -> Ro
         return []
     union, fit, most = union_coverage(counts), fit_ceiling(list(pool_counts(counts).values())), max(last)
     limits: list[tuple[dict[str, Any], Callable[[int], float]]] = [
-        ({"estimate": "union coverage", "ceiling": union, "low": None, "high": None}, lambda _: union),
+        ({"estimate": "union", "ceiling": union, "low": None, "high": None}, lambda _: union),
         (
-            {"estimate": "fitted limit", "ceiling": fit.solvable, "low": fit.low, "high": fit.high},
+            {"estimate": "fitted", "ceiling": fit.solvable, "low": fit.low, "high": fit.high},
             lambda _: fit.solvable,
         ),
         (
-            {"estimate": f"best-checkpoint envelope, k = {most}", "ceiling": envelope(counts, most)},
+            {"estimate": f"envelope, k = {most}", "ceiling": envelope(counts, most), "low": None, "high": None},
             lambda k: envelope(counts, k),
         ),
     ]
@@ -169,20 +209,3 @@ def _seconds(log: Rows) -> float:
     return sum(
         row["tokens"] / row["tokens_per_second"] for row in log if row.get("tokens") and row.get("tokens_per_second")
     )
-
-
-def _change_words(row: dict[str, Any]) -> dict[str, Any]:
-    change = f"{100 * row['mean']:+.1f} [{100 * row['low']:+.1f}, {100 * row['high']:+.1f}] points"
-    return {"k": row["k"], "before": f"{row['before']:.1%}", "after": f"{row['after']:.1%}", "change": change}
-
-
-def _words(row: dict[str, Any]) -> dict[str, Any]:
-    """Shares as percentages, intervals as text; the rest as it is."""
-    percent = ("ceiling", "low", "high", "gained", "squeezed_out", "top_share")
-    return {name: _word(value, name in percent or name.startswith("Pass@")) for name, value in row.items()}
-
-
-def _word(value: Any, percent: bool) -> Any:
-    if isinstance(value, Interval):
-        return f"{100 * value.mean:.1f} [{100 * value.low:.1f}, {100 * value.high:.1f}]"
-    return f"{value:.1%}" if percent and isinstance(value, float) else value

@@ -13,14 +13,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq, minimize
-from scipy.special import betaln, expit, gammaln, logit
+from scipy.special import betaln, digamma, expit, gammaln, logit
 
 from sps.passk import pass_at_k, pool_counts
 
 Counts = Mapping[str, tuple[int, int]]  # problem -> (n, c)
 CONCENTRATION = (1e-2, 1e4)  # bounds of a + b; beyond them the data cannot tell
 MEAN = (1e-5, 1 - 1e-5)  # bounds of a / (a + b)
-STARTS = [(mean, size) for mean in (0.05, 0.3, 0.7) for size in (0.5, 3.0, 30.0)]  # of mean and concentration
+STARTS = [(0.05, 1.0), (0.3, 3.0), (0.5, 0.5), (0.7, 30.0)]  # of mean and concentration
+TINY = 1e-300
 HALF_CHI2 = 1.9207294103  # half the 95% point of chi-squared with one degree of freedom
 
 
@@ -94,12 +95,12 @@ def fit_ceiling(counts: Sequence[tuple[int, int]]) -> Fit:
     if not cells[:, 1].any():
         return Fit(0.0, 1.0, 1.0, 0.0, 1.0, 0.0)
     start, best = _best(cells, weights, None, STARTS)
-    solvable = _solvable(cells, weights, start)
     a, b = _shape(start)
+    solvable = _likeliest_share(cells, weights, _log_beta_binomial(cells, a, b))
 
     def above(share: float) -> float:
         """How far the profile likelihood at this share is above the interval's edge."""
-        return _best(cells, weights, share, [(a / (a + b), a + b), *STARTS[::4]])[1] - (best - HALF_CHI2)
+        return _best(cells, weights, share, [(a / (a + b), a + b), STARTS[0]])[1] - (best - HALF_CHI2)
 
     low = 0.0 if solvable < 1e-6 else _edge(above, 1e-6, solvable)
     high = 1.0 if solvable > 1 - 1e-6 or above(1.0) >= 0 else _edge(above, 1.0, solvable)
@@ -113,11 +114,14 @@ def log_likelihood(counts: Sequence[tuple[int, int]], solvable: float, a: float,
 
 
 def _cell_log_likelihood(cells: NDArray[np.int64], solvable: float, a: float, b: float) -> NDArray[np.float64]:
+    tried = np.log(max(solvable, TINY)) + _log_beta_binomial(cells, a, b)
+    return np.logaddexp(tried, np.where(cells[:, 1] == 0, np.log(max(1 - solvable, TINY)), -np.inf))
+
+
+def _log_beta_binomial(cells: NDArray[np.int64], a: float, b: float) -> NDArray[np.float64]:
     n, c = cells[:, 0], cells[:, 1]
     choices = gammaln(n + 1) - gammaln(c + 1) - gammaln(n - c + 1)
-    tried = np.log(max(solvable, 1e-300)) + choices + betaln(c + a, n - c + b) - betaln(a, b)
-    hopeless = np.where(c == 0, np.log(max(1 - solvable, 1e-300)), -np.inf)
-    return np.logaddexp(tried, hopeless)
+    return np.asarray(choices + betaln(c + a, n - c + b) - betaln(a, b))
 
 
 def _shape(point: NDArray[np.float64]) -> tuple[float, float]:
@@ -126,14 +130,19 @@ def _shape(point: NDArray[np.float64]) -> tuple[float, float]:
     return mean * size, (1 - mean) * size
 
 
-def _solvable(cells: NDArray[np.int64], weights: NDArray[np.float64], point: NDArray[np.float64]) -> float:
-    """The likeliest share for a given beta: a concave problem of one variable, solved where its slope is 0."""
-    a, b = _shape(point)
-    failed = np.exp(_cell_log_likelihood(cells, 1.0, a, b))[cells[:, 1] == 0]  # chance of no success, if solvable
-    zeros, others = weights[cells[:, 1] == 0], weights[cells[:, 1] > 0].sum()
+def _likeliest_share(
+    cells: NDArray[np.int64], weights: NDArray[np.float64], log_solvable: NDArray[np.float64]
+) -> float:
+    """The likeliest share for a given beta: a concave problem of one variable, solved where its slope is 0.
+
+    log_solvable: each cell's log-likelihood if its problem can be solved.
+    """
+    failed = cells[:, 1] == 0
+    surprise = -np.expm1(log_solvable[failed])  # chance of some success, if the problem can be solved
+    zeros, others = weights[failed], weights[~failed].sum()
 
     def slope(share: float) -> float:
-        return float(others / share - (zeros * (1 - failed) / (1 - share * (1 - failed))).sum())
+        return float(others / share - (zeros * surprise / (1 - share * surprise)).sum())
 
     edge = 1 - 1e-12
     return 1.0 if slope(edge) >= 0 else float(brentq(slope, 1e-12, edge))
@@ -143,13 +152,28 @@ def _best(
     cells: NDArray[np.int64], weights: NDArray[np.float64], share: float | None, starts: Sequence[tuple[float, float]]
 ) -> tuple[NDArray[np.float64], float]:
     """The likeliest beta, as (logit mean, log concentration), and its log-likelihood; share None: the likeliest."""
+    n, c = cells[:, 0], cells[:, 1]
 
-    def loss(point: NDArray[np.float64]) -> float:
-        solvable = _solvable(cells, weights, point) if share is None else share
-        return -float(weights @ _cell_log_likelihood(cells, solvable, *_shape(point)))
+    def loss(point: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        a, b = _shape(point)
+        log_solvable = _log_beta_binomial(cells, a, b)
+        solvable = _likeliest_share(cells, weights, log_solvable) if share is None else share
+        total = np.logaddexp(
+            np.log(max(solvable, TINY)) + log_solvable, np.where(c == 0, np.log(max(1 - solvable, TINY)), -np.inf)
+        )
+        # By the envelope theorem the likeliest share may be held fixed in the slope.
+        belief = weights * np.exp(np.log(max(solvable, TINY)) + log_solvable - total)
+        common = digamma(a + b) - digamma(n + a + b)
+        by_a = belief @ (digamma(c + a) - digamma(a) + common)
+        by_b = belief @ (digamma(n - c + b) - digamma(b) + common)
+        mean = a / (a + b)
+        slope = np.array([(by_a - by_b) * (a + b) * mean * (1 - mean), by_a * a + by_b * b])
+        return -float(weights @ total), -slope
 
     bounds = [tuple(logit(MEAN)), tuple(np.log(CONCENTRATION))]
-    tries = [minimize(loss, (logit(mean), np.log(size)), method="L-BFGS-B", bounds=bounds) for mean, size in starts]
+    tries = [
+        minimize(loss, (logit(mean), np.log(size)), jac=True, method="L-BFGS-B", bounds=bounds) for mean, size in starts
+    ]
     found = min(tries, key=lambda result: float(result.fun))
     return found.x, -float(found.fun)
 

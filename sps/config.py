@@ -33,6 +33,9 @@ class TaskSettings(Room):
     )
     template: str | None = Field(None, description="Prompt text with {prompt}, instead of the model's chat template.")
     system: str | None = Field(None, description="System message before every prompt of a chat template.")
+    unreadable: Literal["error", "skip"] = Field(
+        "error", description="math: what to do with problems whose gold answer cannot be read."
+    )
     timeout: float = Field(5.0, gt=0, description="Seconds that a verifier may take for one completion.")
     workers: int = Field(4, ge=1, description="Threads that judge completions.")
 

@@ -33,7 +33,8 @@ def load_pretrained(settings: PolicySettings, dtype: torch.dtype) -> tuple[Any, 
     except (OSError, ValueError, ImportError) as error:
         first = str(error).strip().split("\n")[0]
         raise ValueError(
-            f"policy.model {settings.model!r}: no causal language model could be loaded: {first}"
+            f"policy.model {settings.model!r} could not be loaded: {first} Give a folder with a causal language model, "
+            "or the name of one that can be fetched from the hub"
         ) from error
     return (_dequantised(model) if gguf else model), tokenizer
 

@@ -41,7 +41,7 @@ def train(config: Config) -> dict[str, Any]:
     policy = load_policy(config.policy, task, config.seed, Path(config.policy.tiny_cache).expanduser())
     processes = Processes(config.trainer.sharding, policy.autocast, policy)
     policy.to(processes.device)
-    torch.manual_seed(seed_of(config.seed, "dropout", processes.rank))  # sampling and the order of prompts need no state
+    torch.manual_seed(seed_of(config.seed, "dropout", processes.rank))  # sampling and order need no state
     folder = RunFolder(Path(config.output), config, processes.main)
     resumed = checkpoint.latest(folder.checkpoints)
     judge = judge_with(task, config)
@@ -60,7 +60,8 @@ def train(config: Config) -> dict[str, Any]:
         probe_rows, rehearsal = _initial(problems, engine, judge, config, folder, processes)
         clusters = make_clusters(config.steering)
         learner = Learner(config, policy, module, shared, reference, rehearsal, processes, clusters)
-        trainer = Trainer(config, learner, engine, judge, problems, held_out, probe_rows, folder)
+        too_long = len(task.examples("train")) - len(problems)
+        trainer = Trainer(config, learner, engine, judge, problems, held_out, probe_rows, folder, too_long)
         state = trainer.run(state)
     finally:
         engine.close()

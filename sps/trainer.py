@@ -54,6 +54,7 @@ class Trainer:
     held_out: Sequence[Problem]
     probes: Sequence[Row]
     folder: RunFolder
+    too_long: int = 0  # training prompts that were set aside
 
     def run(self, state: State) -> State:
         """Train from `state` to the last step; every step is logged, and evaluated and kept where that is due."""
@@ -99,7 +100,7 @@ class Trainer:
             ) from error
         self.engine.update(self.learner.policy)
         logged = figures.of_step(collected, rows, learnt, self.config, self.learner.clusters, processes)
-        logged |= {"step": number, "learning_rate": rate, "steered": float(steering)}
+        logged |= {"step": number, "learning_rate": rate, "steered": float(steering), "prompts_too_long": self.too_long}
         if self.config.steering.replay:
             state.replay = remember(state.replay, rows, number, self.config.steering.replay)
         state.step, state.position = number, collected.position

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+
 from sps.records import Completion
 
 if TYPE_CHECKING:
@@ -60,3 +62,8 @@ def check_prompts(prompts: Sequence[Sequence[int]], max_tokens: int, context: in
                 f"prompt {number} has {len(prompt)} tokens, and {max_tokens} more do not fit the model's context of "
                 f"{context}; lower rollout.max_tokens or rollout.max_prompt_tokens"
             )
+
+
+def request_seeds(seed: int, prompts: int) -> list[int]:
+    """A seed for each prompt's request, 0 to 2^62 - 1; vLLM adds the sample's number to it."""
+    return [int(value) >> 2 for value in np.random.SeedSequence(seed).generate_state(prompts, np.uint64)]

@@ -9,14 +9,13 @@ import tempfile
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import distributed
 
 from sps.config import RolloutSettings
 from sps.policy import Policy
 from sps.records import Completion
-from sps.rollout.protocol import Sampling, check_prompts
+from sps.rollout.protocol import Sampling, check_prompts, request_seeds
 from sps.rollout.weights import plain_parameters
 
 
@@ -94,11 +93,6 @@ class VllmEngine:
         ids = list(output.token_ids)
         logprobs = [step[token].logprob for step, token in zip(output.logprobs, ids, strict=True)]
         return Completion(ids, logprobs, ids[-1] in self.policy.eos_ids, self.policy.decode(ids))
-
-
-def request_seeds(seed: int, prompts: int) -> list[int]:
-    """A seed for each prompt's request, 0 to 2^62 - 1; vLLM adds the sample's number to it."""
-    return [int(value) >> 2 for value in np.random.SeedSequence(seed).generate_state(prompts, np.uint64)]
 
 
 def _options(policy: Policy) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from fractions import Fraction
 
 _BOXED = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _MARKED = re.compile(r"(?:\banswer(?:\s+is\b|\s*[:=])|####)[ \t:*]*(?P<rest>[^\n]*)", re.IGNORECASE)
-_PLAIN = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?")
+_PLAIN = re.compile(r"([-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?)(?: [a-zA-Z]{3,}[a-zA-Z ]*)?\.?")
 _LONGEST_NUMBER = 100
 
 
@@ -24,11 +24,12 @@ def final_answer(text: str) -> str | None:
 
 
 def plain_number(text: str) -> Fraction | None:
-    """The value of a plain decimal number, with thousands separators, a dollar sign or a full stop at will."""
-    text = text.replace("\\$", "").replace("$", "").strip().strip("*").strip().removesuffix(".")
-    if len(text) > _LONGEST_NUMBER or not _PLAIN.fullmatch(text):
+    """The value of a plain decimal number; a dollar sign, thousands separators, a unit in words and a full stop may be
+    there: "$1,234.50", "42 clips."."""
+    found = _PLAIN.fullmatch(text.replace("\\$", "").replace("$", "").strip(" *\t"))
+    if found is None or len(found[1]) > _LONGEST_NUMBER:
         return None
-    return Fraction(text.replace(",", ""))
+    return Fraction(found[1].replace(",", ""))
 
 
 def _braced(text: str, start: int) -> str | None:

@@ -81,11 +81,11 @@ class Arithmetic:
         problem = Problem(*example.answer)
         if self.terse:
             correct = completion.rpartition("=")[2] == str(problem.value)
-            key = _way_of(completion, problem)
         else:
             correct = plain_number(final_answer(completion) or "") == problem.value
-            key = _equations(completion)
-        return Verdict(float(correct), correct, key if correct else None)
+        if not correct:
+            return Verdict(0.0, False)
+        return Verdict(1.0, True, _way_of(completion, problem) if self.terse else _equations(completion))
 
     def worked(self, example: Example, rng: random.Random) -> str:
         """A terse solution by a way drawn evenly; a tenth have a slip, carried through to the end."""

@@ -1,7 +1,7 @@
 """The process that compares answers with math-verify, run as a program by `sps.tasks.verify`.
 
-Requests and replies are lines of JSON on standard input and output. Each request is worked on in a fork, which is killed
-when its time is over: symbolic algebra can hang inside C code, where neither a signal nor a thread would end it.
+Requests and replies are lines of JSON on standard input and output. Each request is worked on in a fork, which is
+killed when its time is over: algebra can hang inside C code, where neither a signal nor a thread would end it.
 """
 
 import json
@@ -60,7 +60,7 @@ def _in_fork(request: dict[str, Any]) -> dict[str, Any]:
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
         try:
             result = {"result": answer(request)}
-        except Exception as error:  # whatever the algebra raises is the caller's to count
+        except Exception as error:  # noqa: BLE001, whatever the algebra raises is the caller's to count
             result = {"problem": f"raised: {type(error).__name__}"}
         os.write(write, json.dumps(result).encode())
         os._exit(0)

@@ -9,14 +9,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from sps.config import TaskSettings
 from sps.records import Example, Verdict
 from sps.tasks.answers import final_answer
 from sps.tasks.expressions import OPERATORS, parse, reachable
-from sps.tasks.files import read_rows
+from sps.tasks.files import read_splits
 
 FLAWED = 0.1  # share of worked solutions that miss the target
 NEAR = 3  # by at most so much
@@ -69,8 +68,10 @@ class Countdown:
         self.operators = OPERATORS
         self._forms: dict[tuple[int, ...], dict[Fraction | int, list[str]]] = {}
         if settings.train or settings.test:
-            files = {"train": settings.train, "test": settings.test}
-            problems = {split: _read(path) if path else [] for split, path in files.items()}
+            problems = {
+                split: [_problem(row, f"{path}, row {number}") for number, row in rows]
+                for split, path, rows in read_splits(settings)
+            }
         else:
             drawn = self._draw(settings)
             problems = {"train": drawn[settings.test_size :], "test": drawn[: settings.test_size]}
@@ -103,7 +104,7 @@ class Countdown:
         problem = Problem(*example.answer)
         forms = self._reachable(problem.numbers)
         if rng.random() < FLAWED:
-            near = [value for value in forms if 0 < abs(value - problem.target) <= NEAR]
+            near = [value for value in forms if value != problem.target and -NEAR <= value - problem.target <= NEAR]
             chosen = forms[rng.choice(near)] if near else forms[problem.target]
         else:
             chosen = forms[problem.target]
@@ -122,7 +123,9 @@ class Countdown:
     def _draw(self, settings: TaskSettings) -> list[Problem]:
         """Distinct problems in random order, test problems first, so that train_size does not change those."""
         if settings.level not in LEVELS:
-            raise ValueError(f"countdown has no level {settings.level}; task.level is one of {', '.join(map(str, LEVELS))}")
+            raise ValueError(
+                f"countdown has no level {settings.level}; task.level is one of {', '.join(map(str, LEVELS))}"
+            )
         level = LEVELS[settings.level]
         self.operators = level.operators
         rng = random.Random(f"countdown {settings.level} {settings.seed}")
@@ -149,9 +152,9 @@ class Countdown:
         if self.terse:
             return f"{','.join(map(str, problem.numbers))}:{problem.target}="
         return (
-            f"Using each of the numbers {', '.join(map(str, problem.numbers))} exactly once, with +, -, *, / and brackets, "
-            f"write an expression that equals {problem.target}. Think it through briefly, then finish with a line "
-            "of the form: Answer: (1 + 2) * 3"
+            f"Using each of the numbers {', '.join(map(str, problem.numbers))} exactly once, with +, -, *, / and "
+            f"brackets, write an expression that equals {problem.target}. Think it through briefly, then finish with "
+            "a line of the form: Answer: (1 + 2) * 3"
         )
 
 
@@ -161,10 +164,6 @@ def _expression(text: str) -> str:
     answer = tagged[-1] if tagged else final_answer(text) or ""
     plain = _LATEX.sub(lambda found: _LATEX_AS.get(found[1] or "", ""), answer)
     return re.sub(r"\s*=\s*", "=", plain.strip().strip("*`. "))
-
-
-def _read(path: str) -> list[Problem]:
-    return [_problem(row, f"{path}, row {number}") for number, row in read_rows(Path(path), "countdown")]
 
 
 def _problem(row: dict[str, Any], where: str) -> Problem:

@@ -1,21 +1,36 @@
 """Files of problems: JSONL, a JSON array, or Parquet, as rows with their numbers."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from sps.config import TaskSettings
 
-def read_rows(path: Path, task: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Numbered rows: of JSONL the line, counted from 1; of a JSON array or Parquet the element, counted from 1.
+Row = tuple[int, dict[str, Any]]
+
+
+def read_splits(settings: TaskSettings) -> list[tuple[str, Path, list[Row]]]:
+    """Name, file and rows of "train" and "test"; no rows where no file is named.
 
     Raises:
-        ValueError: the file is missing, empty, of an unknown kind, or a row is not an object; names file and row.
+        ValueError: neither is named, or a file is unusable.
+    """
+    if settings.train is None and settings.test is None:
+        raise ValueError(f"task {settings.name} reads its problems from files: give task.train, task.test or both")
+    named = {"train": settings.train, "test": settings.test}
+    return [(split, Path(path or ""), read_rows(Path(path)) if path else []) for split, path in named.items()]
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Numbered rows: of JSONL the line, of a JSON array or Parquet the element, counted from 1.
+
+    Raises:
+        ValueError: the file is missing, empty or of another kind, or a row is no object; names file and row.
     """
     if not path.is_file():
-        raise ValueError(f"{path}: no such file; task {task} reads its problems from task.train and task.test")
+        raise ValueError(f"{path}: no such file; see task.train and task.test")
     rows = _parquet(path) if path.suffix == ".parquet" else _json(path)
     if not rows:
         raise ValueError(f"{path}: holds no problems")
@@ -24,7 +39,7 @@ def read_rows(path: Path, task: str) -> Iterator[tuple[int, dict[str, Any]]]:
             raise ValueError(
                 f"{path}, row {number}: is {type(row).__name__}; every row must be an object with named fields"
             )
-    yield from rows
+    return rows
 
 
 def _parquet(path: Path) -> list[tuple[int, Any]]:

@@ -1,22 +1,19 @@
-"""GSM8K: grade-school word problems; the gold answer follows #### in the worked solution."""
+"""GSM8K: word problems of grade school; the gold answer follows #### in a worked solution (arXiv 2110.14168)."""
 
-import re
 from collections.abc import Sequence
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
 from sps.config import TaskSettings
 from sps.records import Example, Verdict
-from sps.tasks.files import read_rows
+from sps.tasks.answers import final_answer, plain_number
+from sps.tasks.files import read_splits
+from sps.tasks.verify import Verifier
 
-INSTRUCTION = "\n\nSolve it step by step, then finish with a line of the form: #### 42"
-_NUMBER = r"-?[\d,]*\.?\d+"
-_MARKED = re.compile(rf"(?:####|\\boxed{{|answer\s*(?:is|:))[\s$*:]*({_NUMBER})", re.IGNORECASE)
-_ANY = re.compile(_NUMBER)
+INSTRUCTION = "\n\nReason step by step, then finish with a line of the form: Answer: 42"
 
 
 class Gsm8k:
-    """Right where the completion's final number equals the gold one."""
+    """Right where the final answer equals the gold number."""
 
     name = "gsm8k"
 
@@ -24,36 +21,28 @@ class Gsm8k:
         """Read the files that task.train and task.test name.
 
         Raises:
-            ValueError: a file is missing, or a row lacks its question or a number after ####.
+            ValueError: no file is named, one is unusable, or a row lacks its question or a number after ####.
         """
-        self._splits = {"train": _read(settings.train, "train"), "test": _read(settings.test, "test")}
+        self._splits = {
+            split: [_example(row, f"{split}-{number}", path, number) for number, row in rows]
+            for split, path, rows in read_splits(settings)
+        }
+        self._verifier = Verifier(settings.workers, settings.timeout)
 
     def examples(self, split: str) -> Sequence[Example]:
         """Problems of "train" or "test", in the file's order; empty where no file was named."""
         return self._splits[split]
 
     def judge(self, completion: str, example: Example) -> Verdict:
-        """1 where the number that is marked as the answer, else the last number, equals the gold one; else 0."""
-        found = final_number(completion)
-        correct = found is not None and found == Decimal(example.answer)
-        return Verdict(float(correct), correct)
+        """1 for an equal final answer, else 0; no reward where that cannot be told in time."""
+        return self._verifier.judge(completion, example.answer)
 
 
-def final_number(text: str) -> Decimal | None:
-    """The last number marked by ####, \\boxed or "answer is"; where none is, the last number; None without any."""
-    found = _MARKED.findall(text) or _ANY.findall(text)
-    try:
-        return Decimal(found[-1].replace(",", "")) if found else None
-    except InvalidOperation:
-        return None
-
-
-def _read(path: str | None, split: str) -> list[Example]:
-    examples = []
-    for number, row in enumerate(read_rows(Path(path)) if path else [], 1):
-        question, _, gold = row.get("question"), *str(row.get("answer", "")).rpartition("####")[1:]
-        answer = final_number(gold)
-        if not question or "####" not in str(row.get("answer", "")) or answer is None:
-            raise ValueError(f"{path}, row {number}: needs a `question` and an `answer` with a number after ####")
-        examples.append(Example(f"{split}-{number}", str(question) + INSTRUCTION, str(answer)))
-    return examples
+def _example(row: dict[str, object], name: str, path: Path, number: int) -> Example:
+    question, solution = row.get("question"), row.get("answer")
+    if not isinstance(question, str) or not question.strip():
+        raise ValueError(f"{path}, row {number}: GSM8K needs a 'question'")
+    gold = final_answer(solution) if isinstance(solution, str) and "####" in solution else None
+    if gold is None or plain_number(gold) is None:
+        raise ValueError(f"{path}, row {number}: GSM8K needs an 'answer' that ends with #### and a number")
+    return Example(name, question.strip() + INSTRUCTION, gold)

@@ -1,96 +1,78 @@
-"""Problems with a final mathematical answer: MATH, AIME, AMC, or any file with a problem and an answer."""
+"""Mathematical problems with a final answer: MATH, AIME, AMC, or any file with a problem and an answer."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from sps import progress
 from sps.config import TaskSettings
 from sps.records import Example, Verdict
-from sps.tasks.files import read_rows
-from sps.tasks.verify import Timeout, Verifier
+from sps.tasks.answers import final_answer
+from sps.tasks.files import Row, read_splits
+from sps.tasks.verify import Verifier
 
-PROBLEM = ("problem", "question")
+INSTRUCTION = "\n\nReason step by step, and put the final answer within \\boxed{}."
+PROBLEM = ("problem", "question", "prompt")
 ANSWER = ("answer", "final_answer", "solution")
-LEVEL = ("level", "difficulty", "type", "source")
-INSTRUCTION = "\n\nReason step by step, and put your final answer within \\boxed{}."
+LEVEL = ("level", "difficulty", "subject", "type", "source")
+NAMED = 5  # unreadable rows that a message names
 
 
 class MathProblems:
-    """Right where math-verify finds the completion's final answer equal to the gold one."""
+    """Right where math-verify finds the final answer equal to the gold one."""
 
     name = "math"
 
     def __init__(self, settings: TaskSettings) -> None:
-        """Read the files and check that every gold answer can be read.
+        """Read the files and check that every gold answer is mathematics.
 
         Raises:
-            ValueError: a file is missing, or a row lacks problem or answer, or its answer cannot be read.
+            ValueError: no file is named, one is unusable, a row has no problem, or its answer cannot be read and
+                task.unreadable is "error".
         """
         self._verifier = Verifier(settings.workers, settings.timeout)
-        self._splits = {split: self._read(split, getattr(settings, split)) for split in ("train", "test")}
+        self._splits = {split: self._read(split, path, rows, settings) for split, path, rows in read_splits(settings)}
 
     def examples(self, split: str) -> Sequence[Example]:
         """Problems of "train" or "test", in the file's order; empty where no file was named."""
         return self._splits[split]
 
     def judge(self, completion: str, example: Example) -> Verdict:
-        """1 for an equal final answer, else 0; no reward where it cannot be told in time."""
-        try:
-            correct = self._verifier.equal(example.answer, completion)
-        except Timeout:
-            return Verdict(None, False, problem="timeout")
-        return Verdict(float(correct), correct)
+        """1 for an equal final answer, else 0; no reward where that cannot be told in time."""
+        return self._verifier.judge(completion, example.answer)
 
-    def _read(self, split: str, path: str | None) -> list[Example]:
-        if path is None:
-            return []
-        rows = read_rows(Path(path))
-        golds = [gold_of(row, f"{path}, row {i}") for i, row in enumerate(rows, 1)]
-        with progress.track(f"reading the answers of {Path(path).name}", len(golds)) as advance:
-            with ThreadPoolExecutor(self._verifier.workers) as threads:
-                for i, readable in enumerate(threads.map(self._readable, golds), 1):
-                    if not readable:
-                        raise ValueError(
-                            f"{path}, row {i}: the answer {golds[i - 1]!r} cannot be read; mend or drop it"
-                        )
-                    advance(1)
+    def _read(self, split: str, path: Path, rows: Sequence[Row], settings: TaskSettings) -> list[Example]:
+        golds = [gold_answer(row) for _, row in rows]
+        with progress.track(f"reading the answers of {path.name}", len(golds)) as advance:
+            readable = self._verifier.readable(golds, advance)
+        bad = [(number, gold) for (number, _), gold, good in zip(rows, golds, readable, strict=True) if not good]
+        if bad:
+            shown = "; ".join(f"row {number}: {gold!r}" for number, gold in bad[:NAMED])
+            said = f"{path}: {len(bad)} of {len(rows)} answers cannot be read ({shown}{'; ...' if bad[NAMED:] else ''})"
+            if settings.unreadable == "error" or len(bad) == len(rows):
+                raise ValueError(f"{said}; mend them, or leave them out with task.unreadable=skip")
+            progress.note(f"{said}; they are left out")
         return [
-            Example(f"{split}-{i}", _first(row, PROBLEM, f"{path}, row {i}") + INSTRUCTION, gold, _level(row))
-            for i, (row, gold) in enumerate(zip(rows, golds, strict=True), 1)
+            Example(f"{split}-{number}", _problem(row, path, number) + INSTRUCTION, gold, _level(row))
+            for (number, row), gold, good in zip(rows, golds, readable, strict=True)
+            if good
         ]
 
-    def _readable(self, gold: str) -> bool:
-        try:
-            return self._verifier.parseable(gold)
-        except Timeout:
-            return False
+
+def gold_answer(row: dict[str, Any]) -> str:
+    r"""A row's final answer: the field itself, or what it marks with \boxed{} or #### in a worked solution; or ""."""
+    text = next((str(row[name]) for name in ANSWER if row.get(name) not in (None, "")), "")
+    marked = final_answer(text) if "\\boxed" in text or "####" in text else None
+    return (text if marked is None else marked).strip().strip("$").rstrip(".,; ")
 
 
-def gold_of(row: dict[str, Any], where: str) -> str:
-    """A row's gold answer; of a worked solution what its last \\boxed{} holds."""
-    text = _first(row, ANSWER, where)
-    return boxed(text) or text
-
-
-def boxed(text: str) -> str:
-    """What the last \\boxed{...} of a text holds, brackets balanced; "" where there is none."""
-    start = text.rfind("\\boxed{")
-    depth = 0
-    for i in range(start, len(text)) if start >= 0 else ():
-        depth += {"{": 1, "}": -1}.get(text[i], 0)
-        if text[i] == "}" and depth == 0:
-            return text[start + len("\\boxed{") : i]
-    return ""
-
-
-def _first(row: dict[str, Any], names: Sequence[str], where: str) -> str:
-    for name in names:
-        if row.get(name) not in (None, ""):
-            return str(row[name])
-    raise ValueError(f"{where}: has none of the fields {', '.join(names)}")
+def _problem(row: dict[str, Any], path: Path, number: int) -> str:
+    for name in PROBLEM:
+        if isinstance(row.get(name), str) and row[name].strip():
+            return str(row[name]).strip()
+    raise ValueError(f"{path}, row {number}: has no problem; name it {', '.join(PROBLEM)}")
 
 
 def _level(row: dict[str, Any]) -> str:
-    return next((str(row[name]) for name in LEVEL if row.get(name) not in (None, "")), "")
+    value = next((row[name] for name in LEVEL if row.get(name) not in (None, "")), "")
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,4 +1,4 @@
-"""A user's own task: a file of prompts, and a Python function that rewards."""
+"""A user's own task: a file of prompts, and a Python function that rewards completions."""
 
 import asyncio
 import importlib
@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from sps.config import TaskSettings
-from sps.records import Example, Verdict
-from sps.tasks.files import read_rows
+from sps.records import Example, Prompt, Verdict
+from sps.tasks.files import read_splits
+
+Function = Callable[[str, Example], Any]
 
 
 class UserTask:
-    """Prompts with whatever other fields their file has; `example.answer` gives the row to the function."""
+    """Rows with a `prompt`; the functions find the whole row in `example.answer`."""
 
     name = "user"
 
@@ -22,69 +24,81 @@ class UserTask:
         """Read the files and import the functions.
 
         Raises:
-            ValueError: a file, a row's prompt or a function is missing.
+            ValueError: no file or no reward is named, a row has no prompt, or a function cannot be imported.
         """
         if settings.reward is None:
             raise ValueError("task user needs task.reward=module:function, a function(completion, example) -> float")
         self._reward = load_function(settings.reward, "task.reward")
         self._key = load_function(settings.key, "task.key") if settings.key else None
         self._correct_at = settings.correct_at
-        self._splits = {"train": _read(settings.train, "train"), "test": _read(settings.test, "test")}
+        self._splits = {
+            split: [
+                Example(f"{split}-{number}", _prompt(row, path, number), row, str(row.get("level") or ""))
+                for number, row in rows
+            ]
+            for split, path, rows in read_splits(settings)
+        }
 
     def examples(self, split: str) -> Sequence[Example]:
-        """Problems of "train" or "test", in the file's order."""
+        """Problems of "train" or "test", in the file's order; empty where no file was named."""
         return self._splits[split]
 
     def judge(self, completion: str, example: Example) -> Verdict:
-        """The function's reward; correct from `correct_at` on. What is no finite number is refused by judge_all."""
-        reward = _called(self._reward, completion, example)
-        try:
-            correct = float(reward) >= self._correct_at
-        except (TypeError, ValueError):
+        """The function's reward, and the key of what is correct: a reward of at least task.correct_at.
+
+        Whatever the functions raise is passed on; `judge_all` counts it, and refuses rewards that are not finite.
+        """
+        value = _result(self._reward(completion, example))
+        if value is None or isinstance(value, str):  # float("1") would hide a mistake
             return Verdict(None, False, problem="not a number")
-        key = _called(self._key, completion, example) if self._key and correct else None
-        return Verdict(float(reward), correct, None if key is None else str(key))
+        reward = float(value)
+        correct = reward >= self._correct_at
+        key = _result(self._key(completion, example)) if self._key is not None and correct else None
+        return Verdict(reward, correct, None if key is None else str(key))
 
 
-def load_function(name: str, setting: str) -> Callable[[str, Example], Any]:
-    """The function that module:function names; modules of the current folder count.
+def load_function(name: str, setting: str) -> Function:
+    """The function that module:function names; modules in the current folder count.
 
     Raises:
-        ValueError: there is no such module or function.
+        ValueError: there is no such module or function, or the module fails as it is imported.
     """
-    module, colon, function = name.partition(":")
-    if not colon:
-        raise ValueError(f"{setting} is {name!r}; expected module:function")
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
+    module, _, function = name.partition(":")
+    if not module or not function:
+        raise ValueError(f"{setting} is {name!r}; give module:function")
+    here = str(Path.cwd())
+    if here not in sys.path:  # an installed program does not look there by itself
+        sys.path.insert(0, here)
     try:
-        loaded = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"{setting} {name!r}: {error}") from error
-    if not callable(loaded):
-        raise ValueError(f"{setting} {name!r} is no function but a {type(loaded).__name__}")
-    return loaded  # type: ignore[no-any-return]
+        loaded = importlib.import_module(module)
+    except Exception as error:  # a user's module may raise anything as it is imported
+        raise ValueError(f"{setting}: module {module!r} cannot be imported: {type(error).__name__}: {error}") from error
+    found = vars(loaded).get(function)
+    if not callable(found):
+        raise ValueError(f"{setting}: module {module!r} has no function {function!r}")
+    return found  # type: ignore[no-any-return]
 
 
-def _called(function: Callable[[str, Example], Any], completion: str, example: Example) -> Any:
-    """The function's result; an async one runs in a loop of this thread's own."""
-    result = function(completion, example)
-    if not inspect.isawaitable(result):
-        return result
+def _result(value: Any) -> Any:
+    """What a function gave; of an async one what it comes to, in an event loop of this thread's own."""
+    if not inspect.isawaitable(value):
+        return value
 
-    async def finish() -> Any:
-        return await result
+    async def wait() -> Any:
+        return await value
 
-    return asyncio.run(finish())
+    return asyncio.run(wait())
 
 
-def _read(path: str | None, split: str) -> list[Example]:
-    if path is None:
-        raise ValueError(f"task user needs task.{split}, a file of prompts (JSON lines, JSON or Parquet)")
-    examples = []
-    for number, row in enumerate(read_rows(Path(path)), 1):
-        prompt = row.get("prompt")
-        if not isinstance(prompt, (str, list)) or not prompt:
-            raise ValueError(f"{path}, row {number}: `prompt` must be text or chat messages, found {prompt!r}")
-        examples.append(Example(str(row.get("id", f"{split}-{number}")), prompt, row, str(row.get("level", ""))))
-    return examples
+def _prompt(row: dict[str, Any], path: Path, number: int) -> Prompt:
+    """Text, or chat messages with a role and a content each."""
+    prompt: Prompt | None = row.get("prompt")
+    if isinstance(prompt, str) and prompt.strip():
+        return prompt
+    if isinstance(prompt, list) and prompt and all(_is_message(message) for message in prompt):
+        return prompt
+    raise ValueError(f"{path}, row {number}: 'prompt' is neither text nor a list of messages with role and content")
+
+
+def _is_message(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(value.get(name), str) for name in ("role", "content"))

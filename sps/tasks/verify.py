@@ -6,18 +6,22 @@ comparison runs in another process, where it can be killed.
 
 import json
 import queue
+import re
 import subprocess
 import sys
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from sps.records import Verdict
 from sps.tasks.answers import final_answer, plain_number
 
-BATCH = 50
+BATCH = 50  # gold answers read in one fork
+
+_FRACTION = re.compile(r"-?\\[dt]?frac\{-?\d+\}\{\d*[1-9]\d*\}")
 
 
 class VerifyTimeoutError(Exception):
@@ -38,7 +42,7 @@ class Verifier:
             ValueError: math-verify is not installed.
         """
         if find_spec("math_verify") is None:
-            raise ValueError("this task's answers are checked by math-verify: pip install 'serm[math]'")
+            raise ValueError("this task's answers are checked by math-verify: pip install 'serm[sps]'")
         self.timeout = timeout
         processes = [_Process() for _ in range(workers)]
         self._workers = workers
@@ -53,11 +57,19 @@ class Verifier:
         """End the processes; they end by themselves too when the program does."""
         self._end()
 
-    def right(self, completion: str, gold: str) -> bool:
-        r"""Whether a completion's final answer equals the gold one.
+    def judge(self, completion: str, gold: str) -> Verdict:
+        """1 for an equal final answer, 0 for another; no reward where that cannot be told within the time limit."""
+        try:
+            correct = self.right(completion, gold)
+        except VerifyTimeoutError:
+            return Verdict(None, False, problem="timeout")
+        return Verdict(float(correct), correct)
 
-        The final answer is what is marked last (see `final_answer`); without a mark, the last line is read. Plain
-        numbers are compared here, exactly; the rest by math-verify (numbers to 6 decimals, expressions symbolically).
+    def right(self, completion: str, gold: str) -> bool:
+        """Whether a completion's final answer equals the gold one.
+
+        The final answer is what is marked last (see `final_answer`); without a mark, what math-verify finds in the last
+        line. Plain numbers are compared here, exactly; the rest by math-verify (numbers to six decimals).
 
         Raises:
             VerifyTimeoutError: the comparison was stopped.
@@ -65,37 +77,41 @@ class Verifier:
         """
         answer = final_answer(completion)
         if answer is None:
-            answer = next((line for line in reversed(completion.splitlines()) if line.strip()), "")
-        elif "$" not in answer and "\\" in answer:
-            answer = f"\\boxed{{{answer}}}"
-        numbers = plain_number(answer), plain_number(gold)
-        if numbers[0] is not None and numbers[1] is not None:
-            return numbers[0] == numbers[1]
-        return bool(answer) and bool(self._ask({"gold": gold, "answer": answer}, self.timeout))
+            text = next((line for line in reversed(completion.splitlines()) if line.strip()), "")
+        else:
+            text = answer if "$" in answer else f"\\boxed{{{answer}}}"
+            number, wanted = plain_number(answer), plain_number(gold)
+            if number is not None and wanted is not None:
+                return number == wanted
+        return bool(text) and bool(self._ask({"gold": gold, "answer": text}))
 
-    def readable(self, golds: Sequence[str]) -> list[bool]:
-        """For each gold answer, whether it can be read as mathematics within the time limit."""
-        found = [plain_number(gold) is not None for gold in golds]
-        hard = [i for i, plain in enumerate(found) if not plain]
+    def readable(self, golds: Sequence[str], advance: Callable[[int], None]) -> list[bool]:
+        """For each gold answer, whether it can be read as mathematics within the time limit; `advance` is told how many
+        more are known."""
+        hard = list(
+            dict.fromkeys(gold for gold in golds if plain_number(gold) is None and not _FRACTION.fullmatch(gold))
+        )
+        advance(len(golds) - len(hard))
         batches = [hard[i : i + BATCH] for i in range(0, len(hard), BATCH)]
+        found: dict[str, bool] = {}
         with ThreadPoolExecutor(self._workers) as pool:
-            for batch, results in zip(batches, pool.map(lambda b: self._read([golds[i] for i in b]), batches), strict=True):
-                for i, result in zip(batch, results, strict=True):
-                    found[i] = result
-        return found
+            for batch, results in zip(batches, pool.map(self._read, batches), strict=True):
+                found |= dict(zip(batch, results, strict=True))
+                advance(len(batch))
+        return [found.get(gold, True) for gold in golds]
 
     def _read(self, golds: list[str]) -> list[bool]:
         try:
-            return list(self._ask({"golds": golds}, self.timeout))
+            return list(self._ask({"golds": golds}))
         except (VerifyTimeoutError, RuntimeError):
             if len(golds) == 1:
                 return [False]
             return [each for gold in golds for each in self._read([gold])]  # one of them hangs, or all were slow
 
-    def _ask(self, request: dict[str, Any], timeout: float) -> Any:
+    def _ask(self, request: dict[str, Any]) -> Any:
         process = self._idle.get()
         try:
-            reply = process.ask(request | {"timeout": timeout})
+            reply = process.ask(request | {"timeout": self.timeout})
             if reply is None:  # killed from outside, perhaps for memory
                 process.start()
                 raise RuntimeError("the checking process ended")

@@ -1,7 +1,7 @@
 """A run's folder as the trainer leaves it, from a policy small enough to follow exactly: a softmax over solutions.
 
-Every problem has right and wrong solutions; reinforcement and steering move their logits by the expected gradient, so
-that the run squeezes, or does not, for the reason a real one would. No file is read and no model is needed.
+Solutions are right for some problems and wrong for others; logits are linear in a problem's features, so that training
+on some problems squeezes others, for the reason it would in a real run. No file is read and no model is needed.
 """
 
 import json
@@ -16,7 +16,7 @@ from sps.config import Config
 from sps.logs import append_lines
 
 SOLUTIONS = 14
-GROUP = 16
+GROUP, TRAIN, FEATURES = 16, 160, 10
 
 
 def make_run(
@@ -28,8 +28,7 @@ def make_run(
     every: int = 25,
     problems: int = 80,
     samples: int = 64,
-    rate: float = 0.25,
-    probes: int = 12,
+    probes: int = 40,
     task_seed: int = 0,
 ) -> Path:
     """Write a run's folder and return it."""
@@ -40,7 +39,7 @@ def make_run(
             "task": {"name": "countdown", "seed": task_seed, "test_size": problems},
             "steering": {"coefficient": coefficient, "period": 2},
             "objective": {"entropy_bonus": entropy_bonus},
-            "rollout": {"group": GROUP, "prompts": problems},
+            "rollout": {"group": GROUP, "prompts": TRAIN},
             "trainer": {"steps": steps, "evaluate_every": every},
             "evaluation": {"problems": problems, "samples": samples, "ks": [1, 4, 16, samples], "resamples": 500},
         }
@@ -49,31 +48,35 @@ def make_run(
     (folder / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
     (folder / "versions.json").write_text(json.dumps({"python": "3.11.7", "torch": "2.13.0", "serm": "0.1.0"}))
     tasks, rng = np.random.default_rng(task_seed), np.random.default_rng(seed + 1)
-    right = np.arange(SOLUTIONS) < tasks.integers(0, 7, (problems, 1))
-    logits = tasks.normal(0, 1.3, (problems, SOLUTIONS)) - 0.4 * right
-    followed = _probes(rng, logits[:probes])
-    _observe(folder, rng, 0, logits, right, samples, followed)
+    features = tasks.normal(size=(TRAIN + problems, FEATURES))
+    teacher = tasks.normal(size=(FEATURES, SOLUTIONS)) / FEATURES**0.5
+    right = features @ teacher + tasks.normal(size=(len(features), SOLUTIONS)) > 1.27
+    weights, bias = tasks.normal(size=(FEATURES, SOLUTIONS)) / FEATURES**0.5, tasks.normal(size=SOLUTIONS)
+    train, test = slice(0, TRAIN), slice(TRAIN, None)
+    followed = _probes(rng, _softmax(features[train] @ weights + bias)[:probes])
+
+    def observe(step: int) -> None:
+        p = _softmax(features @ weights + bias)
+        append_lines(folder / "evaluations.jsonl", _evaluations(rng, step, p[test], right[test], samples))
+        append_lines(folder / "probes.jsonl", [_probe(step, i, s, p[i, s], right[i, s]) for i, s in followed])
+
+    observe(0)
     for step in range(1, steps + 1):
-        steered = coefficient > 0 and step % 2 == 0
-        p = _softmax(logits)
-        drawn = (p.cumsum(axis=1)[:, None, :] < rng.random((problems, GROUP, 1))).sum(axis=2).clip(max=SOLUTIONS - 1)
-        line, gradient = _learn(drawn, p, right, rng)
-        logits = logits + rate * (gradient - entropy_bonus * p * (np.log(p) - (p * np.log(p)).sum(1, keepdims=True)))
-        irl = 0.0
+        p = _softmax(features[train] @ weights + bias)
+        drawn = (p.cumsum(axis=1)[:, None, :] < rng.random((TRAIN, GROUP, 1))).sum(axis=2).clip(max=SOLUTIONS - 1)
+        line, gradient = _learn(drawn, p, right[train], rng)
+        gradient -= entropy_bonus * p * (np.log(p) - (p * np.log(p)).sum(axis=1, keepdims=True))
+        steered, irl = coefficient > 0 and step % 2 == 0, 0.0
         if steered:
-            irl, flatten = _steer(p, right)
-            logits = logits + rate * coefficient * flatten
-        extra = {
-            "step": step,
-            "steered": float(steered),
-            "irl_kl": irl if steered else None,
-            "prompts_steered": 40 * steered,
-        }
-        append_lines(folder / "log.jsonl", [line | extra])
+            irl, flatten = _steer(p, right[train])
+            gradient += coefficient * flatten
+        weights, bias = weights + features[train].T @ gradient / TRAIN, bias + gradient.mean(axis=0)
+        line |= {"step": step, "steered": float(steered), "prompts_steered": 110 * steered}
+        append_lines(folder / "log.jsonl", [line | {"irl_kl": irl if steered else None}])
         if step % 5 == 0:
             append_lines(folder / "samples.jsonl", _samples(rng, step, drawn, right))
         if step % every == 0:
-            _observe(folder, rng, step, logits, right, samples, followed)
+            observe(step)
     return folder
 
 
@@ -100,7 +103,8 @@ def _learn(
     tokens = int(drawn.size * (14 + noise[0]))
     seconds = tokens / (9_000 + 900 * noise[1])
     return {
-        "reward_mean": float(rewards.mean()), "reward_std": float(rewards.std()), "correct_share": float(rewards.mean()),
+        "reward_mean": float(rewards.mean()), "reward_std": float(rewards.std()),
+        "correct_share": float(rewards.mean()),
         "truncated_share": float(np.clip(0.03 * entropy + 0.01 * abs(noise[2]), 0, 1)),
         "length_mean": float(11 + 4 * entropy + 0.4 * noise[3]), "groups_used": len(p),
         "groups_flat": int((spread == 0).sum()), "groups_replaced": 0,
@@ -126,37 +130,23 @@ def _steer(p: NDArray[np.float64], right: NDArray[np.bool_]) -> tuple[float, NDA
     return float(kl[several].mean()), np.where(several[:, None], target - own, 0.0)
 
 
-def _observe(
-    folder: Path,
-    rng: np.random.Generator,
-    step: int,
-    logits: NDArray[np.float64],
-    right: NDArray[np.bool_],
-    samples: int,
-    followed: list[tuple[int, int]],
-) -> None:
-    p = _softmax(logits)
+def _evaluations(
+    rng: np.random.Generator, step: int, p: NDArray[np.float64], right: NDArray[np.bool_], samples: int
+) -> list[dict[str, Any]]:
     rows = []
     for i, chances in enumerate(p):
         counts = rng.multinomial(samples, chances)
-        correct = int(counts[right[i]].sum())
-        row = {"step": step, "problem": f"test-{i:04}", "level": "1", "n": samples, "c": correct}
+        row = {"step": step, "problem": f"test-{i:04}", "level": "1", "n": samples, "c": int(counts[right[i]].sum())}
         rows.append(row | {"keys": int((counts[right[i]] > 0).sum()), "ended": 1.0, "missing": 0})
-    append_lines(folder / "evaluations.jsonl", rows)
-    append_lines(
-        folder / "probes.jsonl",
-        [
-            {
-                "step": step, "problem": f"train-{i:04}", "sample": s, "correct": bool(right[i, s]),
-                "logprob": float(np.log(p[i, s])) - 0.3, "length": 11 + s % 5,
-            }
-            for i, s in followed
-        ],
-    )  # fmt: skip
+    return rows
 
 
-def _probes(rng: np.random.Generator, logits: NDArray[np.float64]) -> list[tuple[int, int]]:
-    p = _softmax(logits)
+def _probe(step: int, problem: int, sample: int, chance: float, correct: bool) -> dict[str, Any]:
+    row = {"step": step, "problem": f"train-{problem:04}", "sample": sample, "correct": bool(correct)}
+    return row | {"logprob": float(np.log(chance)) - 0.3, "length": 11 + sample % 5}
+
+
+def _probes(rng: np.random.Generator, p: NDArray[np.float64]) -> list[tuple[int, int]]:
     return [(i, int(s)) for i in range(len(p)) for s in np.unique(rng.choice(SOLUTIONS, 10, p=p[i]))]
 
 

@@ -43,8 +43,9 @@ def test_complete_linkage_never_joins_two_that_are_too_far_apart() -> None:
 
 
 def test_similarity_at_its_edges() -> None:
-    same = np.ones((3, 4), dtype=np.float32)
-    assert len(set(by_similarity(same * np.array([[1], [2], [3]], dtype=np.float32), 1.0))) == 1
+    same = np.tile(np.random.default_rng(0).standard_normal(384).astype(np.float32), (3, 1))
+    rounded = same * np.array([[1], [0.3], [7.7]], dtype=np.float32)  # equal but for float32's last digits
+    assert len(set(by_similarity(rounded, 1.0))) == 1
     assert len(set(by_similarity(np.eye(3, dtype=np.float32), 0.9))) == 3
     assert len(set(by_similarity(np.zeros((2, 4), dtype=np.float32), 0.9))) == 2
     assert by_similarity(same[:1], 0.9) == [0]
