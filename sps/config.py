@@ -108,7 +108,7 @@ class ObjectiveSettings(Room):
 
     preset: str = Field("grpo", description=", ".join(PRESETS))
     advantage: Literal["standardised", "centred", "passk", "signed"] = "standardised"
-    passk: int = Field(8, ge=1, description="advantage passk: k.")
+    passk: int = Field(4, ge=1, description="advantage passk: k.")
     positive_weight: float = Field(0.1, ge=0, description="advantage signed: weight of right completions (wrong: 1).")
     normalise: Literal["sequence", "token", "constant"] = "sequence"
     ratio: Literal["token", "sequence"] = "token"
@@ -150,7 +150,9 @@ class SteeringSettings(Room):
     support: Literal["correct", "all"] = "correct"
     alpha: float = Field(0.0, description="Power of the old policy in the target; 0: uniform.")
     beta: float = Field(1.0, gt=0, description="Temperature of the reward in the target.")
-    length_exponent: float = Field(1.0, ge=0, description="Scores are log-probabilities over length to this power.")
+    length_exponent: float = Field(
+        0.0, ge=0, description="Scores are log-probabilities over length to this power; 1 all but evens them out."
+    )
     distinct_by: Literal["text", "key", "embedding"] = "text"
     embedding_model: str | None = Field(None, description="distinct_by embedding: a sentence-transformers model.")
     embedding_similarity: float = Field(

@@ -38,7 +38,7 @@ METRICS: dict[str, str] = {
     "capped_share": "Share (0 to 1) of tokens whose importance ratio was truncated.",
     # squeezing
     "top_share": "Share (0 to 1) of the likeliest among a prompt's distinct correct rollouts, by the policy's own "
-    "probability (to the power of 1 / length ^ steering.length_exponent); mean over prompts with at least two correct.",
+    "probability of the whole completion; mean over prompts with at least two correct.",
     "effective_number": "How many equally likely correct solutions would be as spread out: exp of the entropy of the "
     "same shares, from 1; mean over the same prompts.",
     "distinct_correct": "Different correct texts in a prompt's rollouts, mean over prompts.",

@@ -97,6 +97,18 @@ def seconds_stacked(log: Rows, names: Sequence[str], colours: Sequence[str], las
     return {"data": data, "layout": layout}
 
 
+def missing_bars(log: Rows, reasons: Mapping[str, str], last: int) -> Figure:
+    """Rollouts without a reward at every step, by reason; reasons: each one's colour."""
+    data = []
+    for reason, colour in reasons.items():
+        found = [(row["step"], (row.get("reward_missing") or {}).get(reason, 0)) for row in log]
+        steps, counts = [step for step, count in found if count], [count for _, count in found if count]
+        marker = {"color": f"theme:{colour}", "line": {"width": 1, "color": f"theme:{colour}"}}
+        data.append({"type": "bar", "x": steps, "y": counts, "name": reason, "marker": marker})
+    layout = {"barmode": "stack", "xaxis": {"range": [0, last + 1]}, "yaxis": {"nticks": 5}, "margin": {"b": 26}}
+    return {"data": data, "layout": layout}
+
+
 def limit_over_steps(fits: Rows) -> Figure:
     """The fitted limit of Pass@k at every evaluation, in percent, with its interval."""
     own = [{"mean": fit["solvable"], "low": fit["low"], "high": fit["high"]} for fit in fits]

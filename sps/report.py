@@ -64,7 +64,7 @@ def verdict(changes: list[dict[str, Any]]) -> str:
         elif row["high"] < 0:
             said.append(f"Pass@{row['k']} fell by {points}")
         else:
-            said.append(f"Pass@{row['k']} did not clearly move ({100 * row['mean']:+.1f} points)")
+            said.append(f"Pass@{row['k']} did not clearly move ({signed(row['mean'])} points)")
     return "; ".join(said) + "."
 
 
@@ -90,8 +90,8 @@ def _tiles(run: Run, found: dict[str, Any]) -> list[str]:
     tiles = []
     for row in (found["changes"][:1] + found["changes"][-1:])[: len(found["changes"])]:
         tone = "good" if row["low"] > 0 else "bad" if row["high"] < 0 else ""
-        interval = f"<span class='whole'>[{100 * row['low']:+.1f}, {100 * row['high']:+.1f}]</span>"
-        note = f"{100 * row['mean']:+.1f} points {interval}"
+        interval = f"<span class='whole'>[{signed(row['low'])}, {signed(row['high'])}]</span>"
+        note = f"{signed(row['mean'])} points {interval}"
         ends = f"{100 * row['before']:.1f} → {100 * row['after']:.1f}<small>%</small>"
         tiles.append(tile(f"Pass@{row['k']}", ends, note, tone))
     trained = [row for row in found["dynamics"] if row["top_share"] is not None]
@@ -138,11 +138,16 @@ def _passk(run: Run, found: dict[str, Any]) -> str:
             "<p class='muted'>Three readings of how high Pass@k could go, and Pass@k at the end as a share of each. "
             "Union: solved at some evaluation, which is low. Fitted: the limit of many tries, if per-problem success "
             "follows a zero-inflated beta. Envelope: each problem at its best evaluation, which is high.</p>"
-            + table(readable(found["ceilings"])),
+            + table(_turned(readable(found["ceilings"]))),
         ),
     ]
     lead = f"Unbiased Pass@k of {run.config.evaluation.problems} held-out problems from {n} completions each."
     return section("passk", "Does it get better, and does it keep exploring?", lead, grid(cards + texts, "two"))
+
+
+def _turned(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A row per column, a column per row: ceilings are few and their figures many."""
+    return [{"": name, **{row["estimate"]: row[name] for row in rows}} for name in rows[0] if name != "estimate"]
 
 
 def _problems(run: Run, found: dict[str, Any]) -> str:
@@ -236,6 +241,11 @@ def _settings(run: Run) -> str:
         + details("What every logged figure means", table(glossary, prose=True))
     )
     return section("settings", "Settings", "What made this run, and what its figures mean.", content)
+
+
+def signed(share: float) -> str:
+    """A share as points of a hundred with its sign."""
+    return f"{100 * share:+.1f}".replace("-", "−")
 
 
 def amount(number: float) -> str:

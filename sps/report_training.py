@@ -5,7 +5,7 @@ from typing import Any
 
 from sps.metrics import METRICS
 from sps.page import chart, grid, section, term
-from sps.plots import COLOURS, metric_lines, seconds_stacked
+from sps.plots import COLOURS, metric_lines, missing_bars, seconds_stacked
 from sps.runs import Rows, Run
 
 PERCENT = {"top_share", "correct_share", "truncated_share", "clipped_share", "capped_share"}
@@ -91,7 +91,8 @@ def _panels(run: Run, panels: Panels) -> list[str]:
         if shown:
             colours = COLOURS[: len(shown)]
             percent = all(name in PERCENT for name in shown)
-            figure = metric_lines(run.log, shown, colours, last, percent)
+            rows = [row for row in run.log if row.get("steered")] if shown == ["prompts_steered"] else run.log
+            figure = metric_lines(rows, shown, colours, last, percent)
             cards.append(chart(title, _caption(shown, colours), figure, 190))
     return cards
 
@@ -112,13 +113,9 @@ def _missing(run: Run) -> list[str]:
     )
     if not reasons:
         return []
-    rows: Rows = [
-        {"step": row["step"], **{reason: (row.get("reward_missing") or {}).get(reason, 0) for reason in reasons}}
-        for row in run.log
-    ]
-    colours = COLOURS[: len(reasons)]
-    legend = " ".join(term(reason, colour, "") for reason, colour in zip(reasons, colours, strict=False))
-    figure = metric_lines(rows, reasons[: len(colours)], colours, rows[-1]["step"])
+    named = dict(zip(reasons, COLOURS, strict=False))
+    legend = " ".join(term(reason, colour, "") for reason, colour in named.items())
+    figure = missing_bars(run.log, named, run.log[-1]["step"])
     return [chart("Rollouts without a reward", f"{legend}<br>{METRICS['reward_missing']}", figure, 190)]
 
 

@@ -18,12 +18,13 @@ def squeezing_sums(
     """Sums over groups that add up over processes; give their total to `squeezing_means`.
 
     groups: each prompt's own rollouts, without replayed ones. keys: each rollout's canonical form or None, in the same
-    order. Clusters and length exponent are those of the settings; the support is always the correct rollouts.
+    order. Clusters are those of the settings; the support is always the correct rollouts and the length exponent always 0, so
+    that runs with different steering can be compared.
 
     Raises:
         ValueError: a completion has no tokens.
     """
-    correct_only = settings.model_copy(update={"support": "correct"})
+    correct_only = settings.model_copy(update={"support": "correct", "length_exponent": 0.0})
     sums = dict.fromkeys(("top_share", "effective_number", "measured", "distinct_correct", "distinct_keys"), 0.0)
     for group, group_keys in zip(groups, keys, strict=True):
         members = support(group, correct_only)

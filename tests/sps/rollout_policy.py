@@ -1,4 +1,4 @@
-"""Small random policies for the tests of the rollout engines, and what a completion of theirs is to be compared with."""
+"""Small random policies for the tests of the rollout engines, and what their completions are compared with."""
 
 from collections.abc import Sequence
 
