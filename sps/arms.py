@@ -21,8 +21,9 @@ class Arm:
     """Runs with the same settings but for the seed.
 
     Attributes:
-        label: the preset and the settings that set it apart from the others, as one would `--set` them.
-        family: the preset and the names of those settings; arms of one family differ in strength.
+        label: the settings that set it apart from the others, and the preset where there are several or nothing else;
+            those of the objective without their room, and steering.coefficient as steering.
+        family: the same without values; arms of one family differ in strength.
     """
 
     label: str
@@ -48,13 +49,15 @@ def arms_of(runs: Sequence[Run]) -> list[Arm]:
     shared = {
         name for name, value in found[0].items() if all(name in other and other[name] == value for other in found)
     }
+    several = len({run.config.objective.preset for run in runs}) > 1
     groups: dict[str, list[Run]] = {}
     families: dict[str, str] = {}
     for run, departing in zip(runs, found, strict=True):
-        own = {name: value for name, value in departing.items() if name not in shared}
-        preset = own.pop("objective.preset", run.config.objective.preset)
-        label = ", ".join([str(preset), *(f"{name} {_said(value)}" for name, value in own.items())])
-        families[label] = ", ".join([str(preset), *own])
+        own = {_short(name): value for name, value in departing.items() if name not in shared}
+        preset = own.pop("preset", run.config.objective.preset)
+        named = [str(preset)] if several or not own else []
+        label = ", ".join([*named, *(f"{name} {_said(value)}" for name, value in own.items())])
+        families[label] = ", ".join([*named, *own])
         for other in groups.setdefault(label, []):
             if other.config.seed == run.config.seed:
                 raise ValueError(f"{other.root} and {run.root} have the same settings and seed; give one of them")
@@ -88,6 +91,10 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _departing(config: Config) -> dict[str, Any]:
     return {name: value for name, value in departures(config).items() if not name.startswith(FREE)}
+
+
+def _short(name: str) -> str:
+    return "steering" if name == "steering.coefficient" else name.removeprefix("objective.")
 
 
 def _said(value: Any) -> str:

@@ -34,7 +34,7 @@ def evaluate(
     rank, world = (processes.rank, processes.world) if processes else (0, 1)
     mine = list(problems[rank::world])
     size = max(1, CHUNK // settings.samples)
-    rows = []
+    rows: list[dict[str, Any]] = []
     with progress.track(f"evaluating at step {step}", len(mine)) as advance:
         for start in range(0, len(mine), size):
             part = mine[start : start + size]
@@ -82,7 +82,7 @@ def probes(problems: Sequence[Problem], engine: Engine, judge: Judge, config: Co
     settings = config.evaluation
     sampling = Sampling(config.rollout.max_tokens, config.rollout.temperature, 1.0, 0, seed_of(config.seed, "probes"))
     chosen = problems[: settings.probes]
-    rows = []
+    rows: list[Row] = []
     for number, group in enumerate(sample(chosen, engine, judge, settings.probe_samples, sampling)):
         distinct = {tuple(rollout.completion.token_ids): rollout for rollout in group if rollout.completion.token_ids}
         rows.extend(

@@ -18,8 +18,8 @@ def squeezing_sums(
     """Sums over groups that add up over processes; give their total to `squeezing_means`.
 
     groups: each prompt's own rollouts, without replayed ones. keys: each rollout's canonical form or None, in the same
-    order. Clusters are those of the settings; the support is always the correct rollouts and the length exponent always 0, so
-    that runs with different steering can be compared.
+    order. Clusters are those of the settings; the support is always the correct rollouts
+    and the length exponent always 0, so that runs with different steering can be compared.
 
     Raises:
         ValueError: a completion has no tokens.

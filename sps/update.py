@@ -169,20 +169,24 @@ def _micro_batch(
         figures.add("entropy", (per_token * entropy.detach()).sum())
         if settings.entropy_bonus:
             term = settings.entropy_bonus * entropy_loss(entropy, weights)
-            loss, _ = loss + term, figures.add("loss_entropy", term.detach())
+            loss = loss + term
+            figures.add("loss_entropy", term.detach())
         if settings.kl_coefficient:
             reference = tokens([row.reference_logprobs for row in rows])
             term = settings.kl_coefficient * kl_loss(logprobs, reference, weights, settings.kl)
-            loss, _ = loss + term, figures.add("loss_kl", term.detach())
+            loss = loss + term
+            figures.add("loss_kl", term.detach())
             figures.add("kl_to_initial", (per_token * (logprobs.detach() - reference)).sum())
         if settings.kl_cov_fraction:
             mask = torch.cat([_mask(row) for row in rows]).to(device)
             term = settings.kl_cov_coefficient * kl_cov_loss(logprobs, old, mask, weights)
-            loss, _ = loss + term, figures.add("loss_kl_cov", term.detach())
+            loss = loss + term
+            figures.add("loss_kl_cov", term.detach())
     if any(row.rehearsed for row in rows):
         weights = torch.tensor([float(row.rehearsed) for row in rows], device=device)[sequence] / total.rehearsed
         term = settings.forward_kl * nll_loss(logprobs, weights)
-        loss, _ = loss + term, figures.add("loss_forward_kl", term.detach())
+        loss = loss + term
+        figures.add("loss_forward_kl", term.detach())
     coefficients = torch.tensor([steering.get(row, 0.0) for row in rows], device=device, dtype=torch.float64)
     if bool(coefficients.any()):
         exponent = config.steering.length_exponent

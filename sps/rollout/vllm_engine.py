@@ -4,6 +4,7 @@ vLLM starts from the model's configuration with no weights at all and then takes
 several training processes each has an engine and samples its own share.
 """
 
+import copy
 import os
 import tempfile
 from collections.abc import Sequence
@@ -44,7 +45,9 @@ class VllmEngine:
         self.policy = policy
         # vLLM seeds PyTorch's global generator when it starts; that draw is the trainer's.
         with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng():
-            policy.network.config.save_pretrained(folder)
+            config = copy.deepcopy(policy.network.config)
+            config.architectures = [type(policy.network).__name__]  # unnamed in a model that was not loaded
+            config.save_pretrained(folder)
             self._llm: Any = LLM(model=folder, **(_options(policy) | settings.vllm))
         self.context = int(self._llm.model_config.max_model_len)
         self.update(policy)

@@ -15,7 +15,7 @@ from sps.records import Example, Verdict
 from sps.tasks.answers import final_answer, plain_number
 
 FLAWED = 0.1  # share of worked solutions with a slip
-TRIES = 50  # draws per problem wanted before a level counts as exhausted
+DIGITS = range(3, 10)  # b
 
 _EQUATION = re.compile(r"(?=(?<!\d)(\d+)\s*([-+*x×])\s*(\d+)\s*=\s*(-?\d+))")
 
@@ -34,7 +34,7 @@ class Problem(NamedTuple):
 
 @dataclass(frozen=True)
 class Level:
-    """The ranges from which a and c are drawn; b is a digit from 3."""
+    """The ranges from which a and c are drawn."""
 
     a: range
     c: range
@@ -156,13 +156,20 @@ def _draw(settings: TaskSettings) -> list[Problem]:
             f"arithmetic has no level {settings.level}; task.level is one of {', '.join(map(str, LEVELS))}"
         )
     level, wanted = LEVELS[settings.level], settings.test_size + settings.train_size
+    every = len(level.a) * len(DIGITS) * len(level.c)
+    if wanted > every:
+        raise ValueError(
+            f"arithmetic level {settings.level} has {every} problems, and {wanted} were asked for; "
+            "lower task.train_size or raise task.level"
+        )
     rng = random.Random(f"arithmetic {settings.level} {settings.seed}")
-    problems: dict[Problem, None] = {}
-    for _ in range(TRIES * wanted):
-        if len(problems) == wanted:
-            return list(problems)
-        problems[Problem(rng.choice(level.a), rng.randint(3, 9), rng.choice(level.c))] = None
-    raise ValueError(
-        f"arithmetic level {settings.level} has about {len(problems)} problems, and {wanted} were asked for; "
-        "lower task.train_size or raise task.level"
-    )
+    drawn: dict[int, None] = {}
+    while len(drawn) < wanted:  # rng.sample gives other test problems for another train_size
+        drawn[rng.randrange(every)] = None
+    return [_numbered(number, level) for number in drawn]
+
+
+def _numbered(number: int, level: Level) -> Problem:
+    number, a = divmod(number, len(level.a))
+    c, b = divmod(number, len(DIGITS))
+    return Problem(level.a[a], DIGITS[b], level.c[c])

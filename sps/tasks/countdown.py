@@ -19,7 +19,7 @@ from sps.tasks.files import read_splits
 
 FLAWED = 0.1  # share of worked solutions that miss the target
 NEAR = 3  # by at most so much
-TRIES = 50  # draws per problem wanted before a level counts as exhausted
+TRIES = 20  # draws per problem wanted before a level counts as exhausted
 
 _TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
 _LATEX = re.compile(r"\\(times|cdot|div|left|right|[$()\[\]!,;])|\$")
@@ -67,6 +67,7 @@ class Countdown:
         self.terse = settings.style == "terse"
         self.operators = OPERATORS
         self._forms: dict[tuple[int, ...], dict[Fraction | int, list[str]]] = {}
+        self._asked: dict[tuple[int, ...], list[int]] = {}
         if settings.train or settings.test:
             problems = {
                 split: [_problem(row, f"{path}, row {number}") for number, row in rows]
@@ -120,6 +121,13 @@ class Countdown:
             self._forms[key] = forms
         return self._forms[key]
 
+    def _targets(self, hand: tuple[int, ...], level: Level) -> list[int]:
+        """What can be asked for with these numbers."""
+        if hand not in self._asked:
+            forms = self._reachable(hand)
+            self._asked[hand] = [value for value in level.targets if len(forms.get(value, [])) >= level.solutions]
+        return self._asked[hand]
+
     def _draw(self, settings: TaskSettings) -> list[Problem]:
         """Distinct problems in random order, test problems first, so that train_size does not change those."""
         if settings.level not in LEVELS:
@@ -137,12 +145,10 @@ class Countdown:
                 return list(problems.values())
             if rng.randrange(level.draws) == 0 or not hands:
                 hands.append(tuple(sorted(rng.randint(1, level.highest) for _ in range(level.count))))
-            numbers = rng.choice(hands)
-            forms = self._reachable(numbers)
-            targets = [value for value in level.targets if len(forms.get(value, [])) >= level.solutions]
-            if targets:
+            hand = rng.choice(hands)
+            if targets := self._targets(hand, level):
                 target = rng.choice(targets)
-                problems.setdefault((target, numbers), Problem(target, tuple(rng.sample(numbers, len(numbers)))))
+                problems.setdefault((target, hand), Problem(target, tuple(rng.sample(hand, len(hand)))))
         raise ValueError(
             f"countdown level {settings.level} has about {len(problems)} problems, and {wanted} were asked for; "
             "lower task.train_size or raise task.level"
@@ -168,8 +174,8 @@ def _expression(text: str) -> str:
 
 def _problem(row: dict[str, Any], where: str) -> Problem:
     target, numbers = row.get("target"), row.get("nums", row.get("numbers"))
-    if not isinstance(target, int) or not isinstance(numbers, list) or not numbers:
+    if type(target) is not int or not isinstance(numbers, list) or not numbers:  # bool is an int to isinstance
         raise ValueError(f"{where}: countdown needs 'target' (a whole number) and 'nums' (a list of whole numbers)")
-    if any(not isinstance(number, int) or number < 0 for number in numbers):
+    if any(type(number) is not int or number < 0 for number in numbers):
         raise ValueError(f"{where}: 'nums' is {numbers}; give whole numbers that are not negative")
     return Problem(target, tuple(numbers))

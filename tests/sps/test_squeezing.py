@@ -44,7 +44,7 @@ def test_clusters_are_what_is_counted_as_one() -> None:
 
 
 def test_the_length_exponent_of_steering_does_not_matter() -> None:
-    one = group(("aaaa", 0.0001, True), ("b", 0.1, True))
+    one = group(("aaaa", 0.1, True), ("b", 0.1, True))
     found = squeezing_means(squeezing_sums([one], [[None] * 2], SteeringSettings(length_exponent=1.0)))
     assert found["top_share"] == pytest.approx(0.5)  # 0.1 a token, both
 

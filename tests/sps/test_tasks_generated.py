@@ -3,6 +3,7 @@
 import ast
 import random
 from fractions import Fraction
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from sps.tasks import load_task
 from sps.tasks.arithmetic import Problem, chain, ways
 from sps.tasks.countdown import LEVELS
 
-TERSE = {"style": "terse", "train_size": 60, "test_size": 20}
+TERSE = {"style": "terse", "train_size": 30, "test_size": 10}
 
 
 def task(name: str, **given: Any) -> Any:
@@ -34,6 +35,8 @@ def python_value(text: str) -> Fraction:
             if isinstance(node.op, ast.Div):
                 return x / y
             return {ast.Add: x + y, ast.Sub: x - y, ast.Mult: x * y}[type(node.op)]
+        if isinstance(node, ast.UnaryOp):
+            return -walk(node.operand)
         assert isinstance(node, ast.Constant)
         return Fraction(node.value)
 
@@ -46,14 +49,14 @@ def numbers_in(text: str) -> list[int]:
 
 @pytest.mark.parametrize("name", ["arithmetic", "countdown"])
 def test_problems_follow_the_seed_and_are_in_one_split(name: str) -> None:
-    one, again, other, longer = task(name), task(name), task(name, seed=1), task(name, train_size=80)
+    one, again, other, longer = task(name), task(name), task(name, seed=1), task(name, train_size=40)
     prompts = {split: [e.prompt for e in one.examples(split)] for split in ("train", "test")}
     assert prompts["train"] == [e.prompt for e in again.examples("train")]
     assert prompts["train"] != [e.prompt for e in other.examples("train")]
     assert prompts["test"] == [e.prompt for e in longer.examples("test")]
     train, test = ({_name(e) for e in one.examples(split)} for split in ("train", "test"))
-    assert (len(train), len(test), train & test) == (60, 20, set())
-    assert len({e.id for split in ("train", "test") for e in one.examples(split)}) == 80
+    assert (len(train), len(test), train & test) == (30, 10, set())
+    assert len({e.id for split in ("train", "test") for e in one.examples(split)}) == 40
 
 
 def _name(example: Example) -> Any:
@@ -73,17 +76,16 @@ def test_worked_solutions_are_short_many_and_mostly_right(name: str) -> None:
         verdicts = [made.judge(text, example) for text in texts]
         right += sum(verdict.correct for verdict in verdicts)
         keys.append(len({verdict.key for verdict in verdicts if verdict.correct}))
-    assert 0.87 < right / (60 * 60) < 0.94
+    assert 0.87 < right / (30 * 60) < 0.94
     assert min(keys) >= 4
 
 
 @pytest.mark.parametrize("name", ["arithmetic", "countdown"])
 def test_worked_solutions_repeat_with_the_generator(name: str) -> None:
-    made = task(name)
-    example = made.examples("train")[0]
-    assert [made.worked(example, random.Random(i)) for i in range(9)] == [
-        task(name).worked(example, random.Random(i)) for i in range(9)
+    texts = [
+        [made.worked(made.examples("train")[0], random.Random(i)) for i in range(9)] for made in map(task, [name] * 2)
     ]
+    assert texts[0] == texts[1]
 
 
 @pytest.mark.parametrize("level", [1, 2, 3, 4])
@@ -97,7 +99,7 @@ def test_every_way_ends_with_the_answer(level: int) -> None:
         for text in texts:
             links = text.split("=")
             assert links[-1] == str(a * b + c)
-            for before, after in zip(links, links[1:], strict=False):
+            for before, after in pairwise(links):
                 assert python_value(before) == python_value(after.split("+")[0].split("-")[0].split("*")[0])
 
 
@@ -118,18 +120,14 @@ def test_a_way_is_named_only_where_it_was_gone() -> None:
 def test_arithmetic_in_words_wants_a_marked_answer() -> None:
     words = task("arithmetic", style="words")
     example = Example("x", "", (37, 8, 5))
-    assert "37 * 8 +" in next(str(e.prompt) for e in [*words.examples("train"), *[_words_example(words)]][-1:])
+    for given in words.examples("test"):
+        a, b, c = given.answer
+        assert f"What is {a} * {b} + {c}?" in given.prompt
     assert words.judge("30*8=240, 7 x 8 = 56. Answer: 301", example).key == "30*8=240 7*8=56"
     assert words.judge("First 7*8=56 and 30*8=240.\nThe answer is \\boxed{301}.", example).key == "30*8=240 7*8=56"
     assert words.judge("Answer: 301", example).key is None
     assert not words.judge("It is 301", example).correct
     assert not words.judge("Answer: 301. No: Answer: 300", example).correct
-
-
-def _words_example(words: Any) -> Example:
-    from sps.tasks.arithmetic import _prompt
-
-    return Example("x", _prompt(Problem(37, 8, 5), words.terse))
 
 
 @pytest.mark.parametrize("level", [1, 2])
@@ -182,14 +180,14 @@ def test_countdown_in_words_reads_the_marked_expression(text: str) -> None:
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"name": "arithmetic", "train_size": 100_000}, "arithmetic level 1 has about 2457 problems, and 100020"),
-        ({"name": "countdown", "train_size": 3_000}, "problems, and 3020 were asked for; lower task.train_size"),
+        ({"name": "arithmetic", "train_size": 100_000}, "arithmetic level 1 has 2457 problems, and 100010"),
+        ({"name": "countdown", "train_size": 3_000}, "problems, and 3010 were asked for; lower task.train_size"),
         ({"name": "arithmetic", "level": 9}, "arithmetic has no level 9; task.level is one of 1, 2, 3, 4"),
         ({"name": "countdown", "level": 9}, "countdown has no level 9"),
         ({"name": "chess"}, "no task 'chess'"),
     ],
 )
 def test_impossible_wishes_are_named(given: dict[str, Any], words: str) -> None:
-    with pytest.raises(ValueError, match="task|level") as caught:
+    with pytest.raises(ValueError, match=r"task|level") as caught:
         task(**given)
     assert words in str(caught.value)

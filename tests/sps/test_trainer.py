@@ -189,7 +189,7 @@ def test_prompts_that_do_not_fit_are_set_aside(
     task["test"] = task["train"]
     run(model_folder, tmp_path / "run", task=task, rollout={"max_prompt_tokens": 6}, trainer={"steps": 1})
     assert "4 of 8 prompts set aside: over 6 tokens" in capsys.readouterr().err
-    with pytest.raises(ValueError, match="none of .* prompts fits"):
+    with pytest.raises(ValueError, match=r"none of .* prompts fits"):
         run(model_folder, tmp_path / "other", rollout={"max_tokens": 60}, trainer={"steps": 1})
 
 
@@ -212,7 +212,7 @@ def test_a_reward_that_fails_is_counted_and_never_zero(
         "test": str(_prompts(tmp_path)),
         "timeout": 0.3,
     }
-    with pytest.raises(TrainingError, match=f"not one of 12 completions got a reward.*{problem}"):
+    with pytest.raises(TrainingError, match=rf"not one of 12 completions got a reward.*{problem}"):
         run(model_folder, tmp_path / "run", task=task)
 
 

@@ -93,10 +93,11 @@ def test_the_policy_gradient_is_the_plain_formula(policy: Policy) -> None:
     assert largest_difference(ours, plain) < 1e-5
 
 
-def test_the_steering_gradient_is_that_of_the_divergence(policy: Policy) -> None:
-    """coefficient x KL(uniform ‖ softmax of length-normalised log-probabilities over the right ones), by autograd."""
+@pytest.mark.parametrize("power", [0.0, 1.0])
+def test_the_steering_gradient_is_that_of_the_divergence(policy: Policy, power: float) -> None:
+    """coefficient x KL(uniform ‖ softmax of log-probabilities over length to a power, of the right ones), by autograd."""
     rows = random_rows(2, 5)
-    config = settings(30, steering={"coefficient": 0.7})
+    config = settings(30, steering={"coefficient": 0.7, "length_exponent": power})
     for row in rows:
         row.advantage = 0.0
     ours = gradient(policy, rows, config, steered=True)
@@ -107,7 +108,7 @@ def test_the_steering_gradient_is_that_of_the_divergence(policy: Policy) -> None
         scores = []
         for row in members:
             stats = policy(*collate([(row.prompt_ids, row.completion_ids)], 0, policy.device), 1.0, False)
-            scores.append(stats.logprobs.double().sum() / len(row.completion_ids))
+            scores.append(stats.logprobs.double().sum() / len(row.completion_ids) ** power)
         log_p = torch.stack(scores).log_softmax(0)
         loss = loss + (-torch.tensor(float(len(members))).log() - log_p).mean()
     (0.7 * loss / 2).backward()

@@ -13,7 +13,7 @@ import pytest
 
 from sps.config import TaskSettings
 from sps.tasks.answers import final_answer, plain_number
-from sps.tasks.verify import Verifier, VerifyTimeoutError
+from sps.tasks.verify import Verifier
 
 TOWER = "\\boxed{9^{9^{9^{9^{9}}}}}"  # would fill the memory of any machine
 
@@ -85,7 +85,8 @@ def test_equality(verifier: Verifier, gold: str, text: str, right: bool) -> None
 def test_any_thread_may_ask(verifier: Verifier) -> None:
     pairs = [(f"\\boxed{{\\frac{{{i}}}{{7}}}}", f"{j}/7") for i in range(4) for j in range(4)]
     with ThreadPoolExecutor(8) as threads:
-        assert list(threads.map(lambda pair: verifier.right(*pair), pairs)) == [i == j for i in range(4) for j in range(4)]
+        found = list(threads.map(lambda pair: verifier.right(*pair), pairs))
+    assert found == [i == j for i in range(4) for j in range(4)]
 
 
 def test_a_hang_costs_its_time_once_and_nothing_else() -> None:
@@ -127,11 +128,9 @@ def test_readable_answers(verifier: Verifier) -> None:
     assert sum(told) == len(golds)
 
 
-def test_an_answer_that_hangs_is_not_readable() -> None:
-    verifier = Verifier(workers=1, timeout=1.5)
-    assert verifier.readable(["x+1", "9^{9^{9^{9^{9}}}}+x-x", "y"], lambda count: None)[::2] == [True, True]
-    with pytest.raises(VerifyTimeoutError):
-        verifier.right(TOWER, "x")
+def test_an_answer_that_takes_too_long_is_not_readable() -> None:
+    verifier = Verifier(workers=1, timeout=1e-5)
+    assert verifier.readable(["x+1", "42", "y"], lambda count: None) == [False, True, False]
     verifier.close()
 
 
