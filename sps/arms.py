@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sps.config import Config
+from sps.config import Config, ObjectiveSettings
 from sps.runs import Run
 
 # Settings that do not make another experiment.
@@ -24,16 +24,20 @@ class Arm:
         label: the settings that set it apart from the others, and the preset where there are several or nothing else;
             those of the objective without their room, and steering.coefficient as steering.
         family: the same without values; arms of one family differ in strength.
+        strength: those values; empty for what is a preset and nothing else among these arms.
     """
 
     label: str
     family: str
+    preset: str
+    strength: tuple[Any, ...]
     runs: tuple[Run, ...]
 
 
 def departures(config: Config) -> dict[str, Any]:
     """Settings, as room.key, that are not what the preset gives by default."""
-    usual = flat(Config.model_validate({"objective": {"preset": config.objective.preset}}).model_dump(mode="json"))
+    plain = Config().model_copy(update={"objective": ObjectiveSettings(preset=config.objective.preset)})
+    usual = flat(plain.model_dump(mode="json"))
     return {name: value for name, value in flat(config.model_dump(mode="json")).items() if usual.get(name) != value}
 
 
@@ -51,18 +55,18 @@ def arms_of(runs: Sequence[Run]) -> list[Arm]:
     }
     several = len({run.config.objective.preset for run in runs}) > 1
     groups: dict[str, list[Run]] = {}
-    families: dict[str, str] = {}
+    facts: dict[str, tuple[str, str, tuple[Any, ...]]] = {}
     for run, departing in zip(runs, found, strict=True):
         own = {_short(name): value for name, value in departing.items() if name not in shared}
         preset = own.pop("preset", run.config.objective.preset)
         named = [str(preset)] if several or not own else []
         label = ", ".join([*named, *(f"{name} {_said(value)}" for name, value in own.items())])
-        families[label] = ", ".join([*named, *own])
+        facts[label] = (", ".join([*named, *own]), str(preset), tuple(own.values()))
         for other in groups.setdefault(label, []):
             if other.config.seed == run.config.seed:
                 raise ValueError(f"{other.root} and {run.root} have the same settings and seed; give one of them")
         groups[label].append(run)
-    return [Arm(label, families[label], tuple(members)) for label, members in groups.items()]
+    return [Arm(label, *facts[label], tuple(members)) for label, members in groups.items()]
 
 
 def demand_comparable(one: Run, other: Run) -> None:

@@ -81,8 +81,7 @@ def restore(
 def whole_weights(module: torch.nn.Module) -> dict[str, torch.Tensor]:
     """Every weight, gathered where they are sharded; all processes must call it."""
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-    found: dict[str, torch.Tensor] = get_model_state_dict(module, options=options)
-    return found
+    return dict(get_model_state_dict(module, options=options))  # type: ignore[arg-type]
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:

@@ -31,7 +31,7 @@ def compare(run_folders: Sequence[Path | str], page: Path | str | None = None) -
         `table`: per arm, Pass@k with its interval, and training figures over the last tenth of the steps.
         `differences`: per arm but the first and per k, Pass@k less the first arm's, paired by problem.
         `curves`: per arm, evaluated step and k, mean Pass@k, over the steps that all its runs evaluated.
-        `frontier`: per arm, Pass@1 and Pass@k for the largest k, with intervals.
+        `frontier`: per arm, Pass@k for the smallest k (few) and the largest (many) with intervals, and for every run.
     and `page`, where a page with all of it was written (None: nowhere).
 
     Raises:
@@ -76,8 +76,9 @@ def measured(arms: Sequence[Arm], ks: Sequence[int], resamples: int) -> dict[str
         table.append(row | {name: _at_end(arm, name) for name in AT_END} | {"tokens": _tokens(arm)})
         frontier.append(
             {
-                "arm": arm.label, "family": arm.family, "k": max(ks), "runs": len(arm.runs),
+                "arm": arm.label, "family": arm.family, "preset": arm.preset, "strength": list(arm.strength),
                 "few": row[f"Pass@{min(ks)}"], "many": row[f"Pass@{max(ks)}"],
+                "runs": [[float(_values(run, problems, k).mean()) for k in (min(ks), max(ks))] for run in arm.runs],
             }
         )  # fmt: skip
     first = arms[0].label

@@ -7,6 +7,11 @@ from sps.compare import tables
 from sps.page import Figure, chart, document, grid, section, table, term, text_card
 from sps.traces import horizontal
 
+FRONTIER = (
+    "<br>Large: an arm's mean, with its strength; small: its runs. Intervals of the means are in the tables; they are "
+    "mostly shared, being of the same problems, so that differences are surer than they look."
+)
+Styles = dict[str, tuple[str, str]]  # family -> colour, symbol
 COLOURS = ("grey", "blue", "orange", "green", "purple", "gold")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star")  # a further shape each time colours run out
 
@@ -30,7 +35,7 @@ def comparison_page(result: dict[str, Any]) -> str:
             f"The frontier: Pass@{few} against Pass@{many}",
             "Up and to the right is better. Steering is worth something where its points lie above the other "
             "families' lines.",
-            grid([chart("After training", legend, frontier(result, styles), 520)], "one"),
+            grid([chart("After training", f"{legend}{FRONTIER}", frontier(result, styles), 520)], "one"),
         ),
         section(
             "curves",
@@ -57,79 +62,80 @@ def comparison_page(result: dict[str, Any]) -> str:
             "tables",
             "Tables",
             "",
-            "".join(f"<div class='grid'>{text_card(t, table(r))}</div>" for t, r in tables(result)),
+            grid([text_card(title, table(rows)) for title, rows in tables(result)], "two"),
         ),
     ]
     return document("Comparison · sps", "".join(parts))
 
 
-def frontier(result: dict[str, Any], styles: dict[str, tuple[str, str]]) -> Figure:
-    """Each arm's point with its intervals; arms of one family, which differ in strength, joined by a line."""
-    data = []
+def frontier(result: dict[str, Any], styles: Styles) -> Figure:
+    """Each arm's mean, every run of it small; a family's arms joined in order of strength, from the preset alone on."""
+    data: list[dict[str, Any]] = []
+    labels = []
     for family, (colour, symbol) in styles.items():
-        rows = sorted((r for r in result["frontier"] if r["family"] == family), key=lambda row: row["few"]["mean"])
+        rows = _by_strength([row for row in result["frontier"] if row["family"] == family])
+        base = [row for row in result["frontier"] if not row["strength"] and row["preset"] == rows[0]["preset"]]
+        joined = rows if rows[0] in base else [*base, *rows]
+        data.append(_points(joined, f"theme:{colour}/0.55", "lines") | {"hoverinfo": "skip"})
+        data[-1]["line"] |= {"dash": "dot", "width": 1.5}
+        runs = [(row["arm"], run) for row in rows if len(row["runs"]) > 1 for run in row["runs"]]
         data.append(
             {
-                "type": "scatter", "mode": "lines+markers", "name": family, "text": [row["arm"] for row in rows],
-                "x": [100 * row["few"]["mean"] for row in rows], "y": [100 * row["many"]["mean"] for row in rows],
-                "error_x": _bars([row["few"] for row in rows], colour),
-                "error_y": _bars([row["many"] for row in rows], colour),
-                "line": {"color": f"theme:{colour}/0.6", "width": 1.5, "dash": "dot"},
-                "marker": {"color": f"theme:{colour}", "symbol": symbol, "size": 11}, "cliponaxis": False,
-                "hovertemplate": "<b>%{text}</b><br>%{x:.1f}% · %{y:.1f}%<extra></extra>",
+                "type": "scatter", "mode": "markers", "x": [100 * run[0] for _, run in runs],
+                "y": [100 * run[1] for _, run in runs], "text": [arm for arm, _ in runs], "cliponaxis": False,
+                "marker": {"color": f"theme:{colour}/0.35", "symbol": symbol, "size": 5},
+                "hovertemplate": "one run of %{text}<br>%{x:.1f}% · %{y:.1f}%<extra></extra>",
             }
         )  # fmt: skip
-    labels = [
-        {
-            "x": 100 * row["few"]["mean"], "y": 100 * row["many"]["mean"], "text": row["arm"], "showarrow": False,
-            "xanchor": "left", "yanchor": "bottom", "xshift": 7, "yshift": 3,
-            "font": {"size": 11, "color": f"theme:{styles[row['family']][0]}"},
-        }
-        for row in result["frontier"]
-    ]  # fmt: skip
+        data.append(_points(rows, f"theme:{colour}", "markers"))
+        data[-1]["marker"] |= {"symbol": symbol, "size": 12}
+        labels += [
+            {
+                "x": 100 * row["few"]["mean"], "y": 100 * row["many"]["mean"], "showarrow": False,
+                "text": ", ".join(str(value) for value in row["strength"]) or row["arm"], "xanchor": "left",
+                "yanchor": "bottom", "xshift": 6, "yshift": 3, "font": {"size": 12, "color": f"theme:{colour}"},
+            }
+            for row in rows
+        ]  # fmt: skip
     return {"data": data, "layout": _plane(result) | {"annotations": labels}}
 
 
-def paths(result: dict[str, Any], styles: dict[str, tuple[str, str]]) -> Figure:
+def paths(result: dict[str, Any], styles: Styles) -> Figure:
     """Each arm's evaluations joined in order; the last one is marked."""
     few, many = min(result["ks"]), max(result["ks"])
     data = []
-    for row in result["frontier"]:
-        colour, symbol = styles[row["family"]]
+    for row, colour, symbol in _shaded(result, styles):
         x, y = ([100 * r["mean"] for r in _curve(result, row["arm"], k)] for k in (few, many))
         steps = [f"{row['arm']}, step {r['step']}" for r in _curve(result, row["arm"], few)]
         data.append(
             {
                 "type": "scatter", "mode": "lines+markers", "x": x, "y": y, "name": row["arm"], "text": steps,
-                "line": {"color": f"theme:{colour}/0.7", "width": 1.5, "shape": "spline", "smoothing": 0.6},
-                "marker": {
-                    "color": f"theme:{colour}", "symbol": symbol, "size": [4] * (len(x) - 1) + [10],
-                },
-                "hovertemplate": "<b>%{text}</b><br>%{x:.1f}% · %{y:.1f}%<extra></extra>", "cliponaxis": False,
+                "line": {"color": colour, "width": 1.8}, "cliponaxis": False,
+                "marker": {"color": colour, "symbol": symbol, "size": [4] * (len(x) - 1) + [11]},
+                "hovertemplate": "<b>%{text}</b><br>%{x:.1f}% · %{y:.1f}%<extra></extra>",
             }
         )  # fmt: skip
     return {"data": data, "layout": _plane(result)}
 
 
-def curves(result: dict[str, Any], k: int, styles: dict[str, tuple[str, str]]) -> Figure:
+def curves(result: dict[str, Any], k: int, styles: Styles) -> Figure:
     """Pass@k over steps, a line per arm."""
     data = []
-    for row in result["frontier"]:
-        colour, symbol = styles[row["family"]]
+    for row, colour, symbol in _shaded(result, styles):
         own = _curve(result, row["arm"], k)
         data.append(
             {
                 "type": "scatter", "mode": "lines+markers", "name": row["arm"], "x": [r["step"] for r in own],
-                "y": [100 * r["mean"] for r in own], "line": {"color": f"theme:{colour}", "width": 2},
-                "marker": {"symbol": symbol, "size": 6}, "cliponaxis": False,
-                "hovertemplate": "%{y:.1f}% <extra>" + row["arm"].replace("<", "&lt;") + "</extra>",
+                "y": [100 * r["mean"] for r in own], "line": {"color": colour, "width": 2},
+                "marker": {"color": colour, "symbol": symbol, "size": 6}, "cliponaxis": False,
+                "text": [row["arm"]] * len(own), "hovertemplate": "%{text}<br>step %{x}: %{y:.1f}%<extra></extra>",
             }
         )  # fmt: skip
     layout = {"xaxis": {"title": {"text": "step"}}, "yaxis": {"ticksuffix": "%"}, "hovermode": "closest"}
     return {"data": data, "layout": layout}
 
 
-def differences(result: dict[str, Any], k: int, styles: dict[str, tuple[str, str]]) -> Figure:
+def differences(result: dict[str, Any], k: int, styles: Styles) -> Figure:
     """Every arm's difference from the first, with its interval, in points."""
     rows = [row for row in result["differences"] if row["k"] == k]
     family = {row["arm"]: row["family"] for row in result["frontier"]}
@@ -163,6 +169,41 @@ def _plane(result: dict[str, Any]) -> dict[str, Any]:
 
 def _curve(result: dict[str, Any], arm: str, k: int) -> list[dict[str, Any]]:
     return [row for row in result["curves"] if row["arm"] == arm and row["k"] == k]
+
+
+def _points(rows: Sequence[dict[str, Any]], colour: str, mode: str) -> dict[str, Any]:
+    words = [
+        f"<b>{row['arm']}</b><br>"
+        + " · ".join(
+            f"{100 * p['mean']:.1f}% [{100 * p['low']:.1f}, {100 * p['high']:.1f}]" for p in (row["few"], row["many"])
+        )
+        for row in rows
+    ]
+    return {
+        "type": "scatter", "mode": mode, "x": [100 * row["few"]["mean"] for row in rows],
+        "y": [100 * row["many"]["mean"] for row in rows], "text": words, "hovertemplate": "%{text}<extra></extra>",
+        "line": {"color": colour}, "marker": {"color": colour}, "cliponaxis": False,
+    }  # fmt: skip
+
+
+def _shaded(result: dict[str, Any], styles: Styles) -> list[tuple[dict[str, Any], str, str]]:
+    """Arms with colour and symbol; the stronger of a family, the darker."""
+    found = []
+    for family, (colour, symbol) in styles.items():
+        rows = _by_strength([row for row in result["frontier"] if row["family"] == family])
+        shades = [1.0] if len(rows) == 1 else [0.35 + 0.65 * i / (len(rows) - 1) for i in range(len(rows))]
+        found += [(row, f"theme:{colour}/{shade:.2f}", symbol) for row, shade in zip(rows, shades, strict=True)]
+    return found
+
+
+def _by_strength(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """In the order of their settings' values; those that are not numbers by name."""
+
+    def order(row: dict[str, Any]) -> list[tuple[float, str]]:
+        numbers = [value if isinstance(value, (int, float)) else float("inf") for value in row["strength"]]
+        return [(number, str(value)) for number, value in zip(numbers, row["strength"], strict=True)]
+
+    return sorted(rows, key=order)
 
 
 def _bars(rows: Sequence[dict[str, float]], colour: str) -> dict[str, Any]:

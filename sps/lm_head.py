@@ -1,15 +1,17 @@
 """Log-probabilities and entropies of chosen tokens without ever holding all tokens' logits.
 
 The logits of N tokens over V words are the largest tensor of a training step. Here the head is applied to a chunk of
-tokens at a time, and the chunk's logits are thrown away and computed again for the gradient.
+tokens at a time; the chunk's logits are thrown away and computed again for the gradient, whose closed form is below.
+(Autograd over checkpointed chunks would do, but holds several tensors of the logits' size at once, and a gradient of
+the head's size for every chunk.)
 """
 
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F  # noqa: N812
 
 _AMPLIFIED = 100.0  # a soft cap is nearly linear near 0, where an untrained model's logits lie
 _TOLERANCE = 1e-3  # relative; the two sides do the same sums
@@ -38,8 +40,8 @@ def token_stats(
 ) -> TokenStats:
     """log softmax(hidden Wᵀ / temperature) at the targets, and its entropy, at most `chunk` tokens' logits at a time.
 
-    hidden (N, H), weight (V, H), bias (V,) or None, targets (N,) int64. The product is taken in the precision of
-    `hidden` (or autocast's), everything after it in float32 (float64 for float64 input). Values and gradients do not
+    hidden (N, H), weight (V, H), bias (V,) or None, targets (N,) int64. The products are taken in the precision of
+    `hidden` (or autocast's), everything else in float32 (float64 for float64 input). Values and gradients do not
     depend on `chunk` but for rounding. Ours.
 
     Raises:
@@ -47,24 +49,92 @@ def token_stats(
     """
     if not temperature > 0 or chunk < 1:
         raise ValueError(f"temperature {temperature} and chunk {chunk} must be positive")
-    parts = [
-        # Autograd keeps a chunk's hidden states alone; its logits live only while they are used, forward and backward.
-        checkpoint(_chunk_stats, h, weight, bias, t, temperature, with_entropy, use_reentrant=False)
-        for h, t in zip(hidden.split(chunk), targets.split(chunk), strict=True)
-    ]
-    entropy = torch.cat([part[1] for part in parts]) if with_entropy else None
-    return TokenStats(torch.cat([part[0] for part in parts]), entropy)
+    kind = hidden.device.type
+    precision = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
+    logprobs, entropy = _Chunked.apply(hidden, weight, bias, targets, temperature, chunk, with_entropy, precision)
+    return TokenStats(logprobs, entropy)
 
 
-def _chunk_stats(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, temperature: float, with_entropy: bool
-) -> tuple[Tensor, Tensor | None]:
-    logits = F.linear(hidden, weight, bias)  # (n, V)
-    if logits.dtype != torch.float64:
-        logits = logits.float()
-    logprobs = (logits / temperature).log_softmax(dim=-1)
-    chosen = logprobs.gather(1, targets[:, None]).squeeze(1)
-    return chosen, -(logprobs.exp() * logprobs).sum(dim=-1) if with_entropy else None
+class _Chunked(torch.autograd.Function):
+    """With z the logits over the temperature T, p = softmax(z), entropy H, and t the target:
+
+    d log p_t / d logit_j = (1[j = t] - p_j) / T;    d H / d logit_j = -p_j (log p_j + H) / T
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        temperature: float,
+        chunk: int,
+        with_entropy: bool,
+        precision: torch.dtype,
+    ) -> tuple[Tensor, Tensor | None]:
+        """(N,) log-probabilities and entropies."""
+        size = torch.promote_types(precision, torch.float32)
+        totals, chosen = hidden.new_empty(2, len(hidden), dtype=size)  # log Σ exp z, and z_t
+        entropy = torch.empty_like(totals) if with_entropy else None
+        with torch.autocast(hidden.device.type, enabled=False):
+            w, b = weight.to(precision), None if bias is None else bias.to(precision)
+            for rows in _chunks(len(hidden), chunk):
+                z = _scaled_logits(hidden[rows], w, b, temperature)  # (n, V)
+                chosen[rows] = z.gather(1, targets[rows, None]).squeeze(1)
+                totals[rows] = torch.logsumexp(z, dim=1)
+                if entropy is not None:
+                    p = torch.sub(z, totals[rows, None]).exp_()
+                    entropy[rows] = totals[rows] - torch.linalg.vecdot(p, z)  # H = log Σ exp z - Σ p z
+        ctx.save_for_backward(hidden, weight, bias, targets, totals, entropy)
+        ctx.settings = temperature, chunk, precision
+        return chosen - totals, entropy
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, up: Tensor, up_entropy: Tensor | None) -> tuple[Tensor | None, ...]:
+        """Gradients of hidden, weight and bias, summed over chunks in place."""
+        hidden, weight, bias, targets, totals, entropy = ctx.saved_tensors
+        temperature, chunk, precision = ctx.settings
+        for_hidden = torch.empty_like(hidden)
+        for_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
+        for_bias = torch.zeros_like(bias) if bias is not None and ctx.needs_input_grad[2] else None
+        with torch.autocast(hidden.device.type, enabled=False):
+            w, b = weight.to(precision), None if bias is None else bias.to(precision)
+            for rows in _chunks(len(hidden), chunk):
+                d = _scaled_logits(hidden[rows], w, b, temperature).sub_(totals[rows, None])  # log p: (n, V)
+                u = (up[rows] / temperature)[:, None]
+                if entropy is None or up_entropy is None:
+                    d.exp_().mul_(-u)
+                else:
+                    p = d.exp()
+                    d.add_(entropy[rows, None]).mul_((up_entropy[rows] / temperature)[:, None]).add_(u).mul_(p).neg_()
+                    del p
+                d.scatter_add_(1, targets[rows, None], u)  # the logits' gradient
+                rounded = d.to(precision)
+                for_hidden[rows] = rounded @ w
+                if for_weight is not None:
+                    _add_product(for_weight, rounded.T, hidden[rows].to(precision))
+                if for_bias is not None:
+                    for_bias += d.sum(dim=0)
+        return for_hidden, for_weight, for_bias, None, None, None, None, None
+
+
+def _chunks(rows: int, chunk: int) -> list[slice]:
+    return [slice(start, start + chunk) for start in range(0, rows, chunk)]
+
+
+def _scaled_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float) -> Tensor:
+    logits = F.linear(hidden.to(weight.dtype), weight, bias)
+    return logits.to(torch.promote_types(logits.dtype, torch.float32)).div_(temperature)
+
+
+def _add_product(total: Tensor, x: Tensor, y: Tensor) -> None:
+    """total += x y, summed over chunks in the precision of `total`."""
+    if total.dtype == x.dtype:
+        total.addmm_(x, y)
+    else:
+        total += x @ y
 
 
 @torch.no_grad()

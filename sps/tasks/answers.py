@@ -10,23 +10,19 @@ _LONGEST_NUMBER = 100
 
 
 def final_answer(text: str) -> str | None:
-    r"""What is marked last as the answer: inside \boxed{}, after "Answer:" or "the answer is", or after "####".
+    r"""What the last \boxed{} holds; where there is none, what follows the last "Answer:", "the answer is" or "####".
 
-    A box that is never closed marks nothing. None where nothing is marked.
+    A box that is never closed is none. None where nothing is marked.
     """
-    boxes = [(found.start(), _braced(text, found.end())) for found in _BOXED.finditer(text)]
-    marks = [(found.start(), found["rest"].strip()) for found in _MARKED.finditer(text)]
-    last = max(((at, answer) for at, answer in [*boxes, *marks] if answer is not None), default=None)
-    if last is None:
-        return None
-    box = _BOXED.search(last[1])
-    return last[1] if box is None else _braced(last[1], box.end())
+    boxes = [inside for found in _BOXED.finditer(text) if (inside := _braced(text, found.end())) is not None]
+    marks = boxes or [found["rest"].strip() for found in _MARKED.finditer(text)]
+    return marks[-1] if marks else None
 
 
 def plain_number(text: str) -> Fraction | None:
     """The value of a plain decimal number; a dollar sign, thousands separators, a unit in words and a full stop may be
     there: "$1,234.50", "42 clips."."""
-    found = _PLAIN.fullmatch(text.replace("\\$", "").replace("$", "").strip(" *\t"))
+    found = _PLAIN.fullmatch(text.replace(r"\$", "").replace("$", "").replace(r"\!", "").strip(" *\t"))
     if found is None or len(found[1]) > _LONGEST_NUMBER:
         return None
     return Fraction(found[1].replace(",", ""))

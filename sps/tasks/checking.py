@@ -43,12 +43,17 @@ def answer(request: dict[str, Any]) -> Any:
         parsed = [parse(_latex(gold), parsing_timeout=None) for gold in request["golds"]]
         return [any(not isinstance(found, str) for found in each) for each in parsed]
     gold = parse(_latex(request["gold"]), parsing_timeout=None)
-    found = parse(request["answer"], parsing_timeout=None)
+    found = parse(_joined(request["answer"]), parsing_timeout=None)
     return bool(verify(gold, found, timeout_seconds=None))
 
 
 def _latex(gold: str) -> str:
-    return f"\\boxed{{{gold}}}"
+    return f"\\boxed{{{_joined(gold)}}}"
+
+
+def _joined(text: str) -> str:
+    r"""20,\!000 as 20000, which math-verify does not read otherwise."""
+    return text.replace(r",\!", "")
 
 
 def _in_fork(request: dict[str, Any]) -> dict[str, Any]:

@@ -29,7 +29,8 @@ def verifier() -> Iterator[Verifier]:
     ("text", "answer"),
     [
         ("\\boxed{1} or rather \\boxed{\\frac{1}{2}}.", "\\frac{1}{2}"),
-        ("\\boxed{3}. So the answer is 4", "4"),
+        ("\\boxed{3}. We may check that this answer is right.", "3"),
+        ("the answer is 3. No, the answer is 4", "4"),
         ("the answer is \\boxed{\\{1, 2\\}}", "\\{1, 2\\}"),
         ("Answer: 5\nand more", "5"),
         ("**Answer:** 7", "7"),
@@ -51,7 +52,7 @@ def test_the_answer_marked_last(text: str, answer: str | None) -> None:
     [
         ("42", 42), ("-7.", -7), ("+3", 3), ("1,234", 1234), ("$1,234.50", Fraction(2469, 2)), ("**18**", 18),
         ("\\$5", 5), ("42 clips.", 42), ("0.1", Fraction(1, 10)), ("1,23", None), ("3 x", None), ("2x", None),
-        ("1/2", None), ("", None), ("inf", None), ("1e5", None), ("9" * 200, None), ("4 5", None),
+        ("\\$32,\\!348", 32348), ("1/2", None), ("", None), ("inf", None), ("1e5", None), ("9" * 200, None), ("4 5", None),
     ],
 )  # fmt: skip
 def test_plain_numbers(text: str, value: Fraction | None) -> None:
@@ -73,6 +74,7 @@ def test_plain_numbers(text: str, value: Fraction | None) -> None:
         ("3x+2", "the answer is $2 + 3x$", True),
         ("(0,3)", "\\boxed{(0, 3)}", True),
         ("10\\%", "\\boxed{0.1}", True),
+        ("\\frac{2469}{20,\\!000}", "\\boxed{\\frac{2469}{20000}}", True),
         ("2", "\\boxed{1} \\boxed{2} \\boxed{3}", False),  # several answers are none
         ("5", "I cannot tell", False),
         ("5", "", False),
