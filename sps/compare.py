@@ -151,7 +151,7 @@ def tables(result: dict[str, Any]) -> list[tuple[str, list[dict[str, Any]]]]:
             }
             for row in result["table"]
         ]
-        shown.append((f"Pass@{k}, %, of {result['problems']} problems; differences are paired by problem", rows))
+        shown.append((f"Pass@{k}, %, and differences paired by problem", rows))
     about = [
         {
             "arm": row["arm"],

@@ -111,7 +111,7 @@ def paths(result: dict[str, Any], styles: Styles) -> Figure:
             {
                 "type": "scatter", "mode": "lines+markers", "x": x, "y": y, "name": row["arm"], "text": steps,
                 "line": {"color": colour, "width": 1.8}, "cliponaxis": False,
-                "marker": {"color": colour, "symbol": symbol, "size": [4] * (len(x) - 1) + [11]},
+                "marker": {"color": colour, "symbol": symbol, "size": [4] * (len(x) - 1) + [11], "line": {"width": 0}},
                 "hovertemplate": "<b>%{text}</b><br>%{x:.1f}% · %{y:.1f}%<extra></extra>",
             }
         )  # fmt: skip

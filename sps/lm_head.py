@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 _AMPLIFIED = 100.0  # a soft cap is nearly linear near 0, where an untrained model's logits lie
 _TOLERANCE = 1e-3  # relative; the two sides do the same sums
@@ -84,18 +84,20 @@ class _Chunked(torch.autograd.Function):
                 chosen[rows] = z.gather(1, targets[rows, None]).squeeze(1)
                 totals[rows] = torch.logsumexp(z, dim=1)
                 if entropy is not None:
-                    p = torch.sub(z, totals[rows, None]).exp_()
-                    entropy[rows] = totals[rows] - torch.linalg.vecdot(p, z)  # H = log Σ exp z - Σ p z
+                    entropy[rows] = _entropy(z, totals[rows])
+                del z  # before the next chunk's are made
         ctx.save_for_backward(hidden, weight, bias, targets, totals, entropy)
         ctx.settings = temperature, chunk, precision
+        ctx.set_materialize_grads(False)  # an entropy that is only logged costs nothing in backward
         return chosen - totals, entropy
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, up: Tensor, up_entropy: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, up: Tensor | None, up_entropy: Tensor | None) -> tuple[Tensor | None, ...]:
         """Gradients of hidden, weight and bias, summed over chunks in place."""
         hidden, weight, bias, targets, totals, entropy = ctx.saved_tensors
         temperature, chunk, precision = ctx.settings
+        up = torch.zeros_like(totals) if up is None else up
         for_hidden = torch.empty_like(hidden)
         for_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
         for_bias = torch.zeros_like(bias) if bias is not None and ctx.needs_input_grad[2] else None
@@ -104,7 +106,7 @@ class _Chunked(torch.autograd.Function):
             for rows in _chunks(len(hidden), chunk):
                 d = _scaled_logits(hidden[rows], w, b, temperature).sub_(totals[rows, None])  # log p: (n, V)
                 u = (up[rows] / temperature)[:, None]
-                if entropy is None or up_entropy is None:
+                if up_entropy is None:
                     d.exp_().mul_(-u)
                 else:
                     p = d.exp()
@@ -117,6 +119,7 @@ class _Chunked(torch.autograd.Function):
                     _add_product(for_weight, rounded.T, hidden[rows].to(precision))
                 if for_bias is not None:
                     for_bias += d.sum(dim=0)
+                del d, rounded
         return for_hidden, for_weight, for_bias, None, None, None, None, None
 
 
@@ -127,6 +130,12 @@ def _chunks(rows: int, chunk: int) -> list[slice]:
 def _scaled_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float) -> Tensor:
     logits = F.linear(hidden.to(weight.dtype), weight, bias)
     return logits.to(torch.promote_types(logits.dtype, torch.float32)).div_(temperature)
+
+
+def _entropy(z: Tensor, totals: Tensor) -> Tensor:
+    """H = log Σ exp z - Σ p z."""
+    p = torch.sub(z, totals[:, None]).exp_()
+    return totals - torch.linalg.vecdot(p, z)
 
 
 def _add_product(total: Tensor, x: Tensor, y: Tensor) -> None:

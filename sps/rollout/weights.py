@@ -12,11 +12,11 @@ from sps.policy import Policy
 
 @torch.no_grad()
 def plain_parameters(policy: Policy) -> Iterator[tuple[str, Tensor]]:
-    """Every parameter under the name it has without adapters, and with theirs merged; tied ones once.
+    """Every parameter under the name it has without adapters, with theirs merged; a tied one under each of its names.
 
     Of a sharded policy one layer at a time is whole in memory, and every process must take them all.
     """
-    parameters = dict(policy.model.named_parameters())
+    parameters = dict(policy.model.named_parameters(remove_duplicate=False))
     for name, parameter in parameters.items():
         if not policy.lora:
             yield name, _whole(parameter)

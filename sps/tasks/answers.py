@@ -4,7 +4,7 @@ import re
 from fractions import Fraction
 
 _BOXED = re.compile(r"\\(?:boxed|fbox)\s*\{")
-_MARKED = re.compile(r"(?:\banswer(?:\s+is\b|\s*[:=])|####)[ \t:*]*(?P<rest>[^\n]*)", re.IGNORECASE)
+_MARKED = re.compile(r"(?:\banswer(?:\s+is\b|\s*[:=])|####)[ \t:*]*", re.IGNORECASE)
 _PLAIN = re.compile(r"([-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?)(?: [a-zA-Z]{3,}[a-zA-Z ]*)?\.?")
 _LONGEST_NUMBER = 100
 
@@ -15,8 +15,10 @@ def final_answer(text: str) -> str | None:
     A box that is never closed is none. None where nothing is marked.
     """
     boxes = [inside for found in _BOXED.finditer(text) if (inside := _braced(text, found.end())) is not None]
-    marks = boxes or [found["rest"].strip() for found in _MARKED.finditer(text)]
-    return marks[-1] if marks else None
+    if boxes:
+        return boxes[-1]
+    marks = [found.end() for found in _MARKED.finditer(text)]
+    return text[marks[-1] :].partition("\n")[0].strip() if marks else None
 
 
 def plain_number(text: str) -> Fraction | None:

@@ -81,7 +81,7 @@ def judge_all(task: Task, pairs: Sequence[tuple[str, Example]], workers: int, ti
 def _judged(task: Task, completion: str, example: Example) -> Verdict:
     try:
         verdict = task.judge(completion, example)
-    except (Exception, SystemExit) as error:  # a user's function may raise anything; it is counted, training goes on
+    except (Exception, SystemExit) as error:  # noqa: BLE001  a user's function may raise anything; it is counted
         return Verdict(None, False, problem=f"raised: {type(error).__name__}: {error}"[:200])
     if verdict.problem:
         return verdict

@@ -1,8 +1,9 @@
 """Small random policies for the tests of the rollout engines, and what their completions are compared with."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 import torch
+from scipy import stats
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -83,3 +84,12 @@ def furthest(
             expected = logprobs.gather(1, torch.tensor(completion.token_ids)[:, None])[:, 0]
             distances += (torch.tensor(completion.logprobs, dtype=torch.float64) - expected).abs().tolist()
     return max(distances)
+
+
+def fit(counts: Mapping[Hashable, int], probabilities: Mapping[Hashable, float], samples: int) -> float:
+    """p-value of the chi-square test; outcomes expected fewer than 5 times are one."""
+    rare = [outcome for outcome, probability in probabilities.items() if probability * samples < 5]
+    cells = [[outcome] for outcome in probabilities if outcome not in rare] + ([rare] if rare else [])
+    observed = [sum(counts[outcome] for outcome in cell) for cell in cells]
+    expected = [samples * sum(probabilities[outcome] for outcome in cell) for cell in cells]
+    return float(stats.chisquare(observed, expected, sum_check=False).pvalue)

@@ -92,6 +92,53 @@ def test_bfloat16_in_gives_float32_out_and_huge_logits_stay_finite() -> None:
     torch.testing.assert_close(huge.entropy, torch.zeros(TOKENS))
 
 
+@pytest.mark.parametrize("used", ["logprobs", "entropy", "both"])
+def test_gradients_equal_finite_differences(used: str) -> None:
+    hidden, weight, bias, targets = made()
+
+    def outputs(*inputs: Tensor) -> tuple[Tensor, ...]:
+        stats = token_stats(*inputs, targets[:5], 0.8, 2, with_entropy=True)
+        assert stats.entropy is not None
+        return {"logprobs": (stats.logprobs,), "entropy": (stats.entropy,), "both": (stats.logprobs, stats.entropy)}[
+            used
+        ]
+
+    assert torch.autograd.gradcheck(outputs, [x.requires_grad_() for x in (hidden[:5].clone(), weight, bias)])
+
+
+def test_a_frozen_head_gets_no_gradient_and_hidden_states_get_theirs() -> None:
+    hidden, weight, bias, targets = made()
+    hidden.requires_grad_()
+    token_stats(hidden, weight, bias, targets, 1.0, 5, with_entropy=False).logprobs.sum().backward()
+    assert weight.grad is None
+    assert bias.grad is None
+    one_hot = torch.eye(VOCABULARY, dtype=torch.float64)[targets]
+    torch.testing.assert_close(hidden.grad, (one_hot - (hidden @ weight.T + bias).softmax(-1)).detach() @ weight)
+
+
+@pytest.mark.parametrize("chunk", [2, 500])
+def test_autocast_takes_products_in_bf16_and_sums_the_head_s_gradient_in_fp32(chunk: int) -> None:
+    torch.manual_seed(0)
+    hidden, weight = torch.randn(500, 16, requires_grad=True), torch.randn(40, 16, requires_grad=True)
+    targets = torch.randint(40, (500,))
+    with torch.autocast("cpu", torch.bfloat16):
+        logprobs, entropy = token_stats(hidden, weight, None, targets, 1.0, chunk, with_entropy=True)
+    assert entropy is not None
+    assert logprobs.dtype == entropy.dtype == torch.float32
+    (logprobs.sum() + entropy.sum()).backward()
+    with torch.no_grad():
+        rounded = (hidden.bfloat16() @ weight.bfloat16().T).double().log_softmax(-1)
+    torch.testing.assert_close(logprobs.double(), rounded.gather(1, targets[:, None])[:, 0], atol=1e-5, rtol=1e-5)
+    h, w = hidden.detach().double().requires_grad_(), weight.detach().double().requires_grad_()
+    exact = (h @ w.T).log_softmax(-1)
+    (exact.gather(1, targets[:, None]).sum() - (exact.exp() * exact).sum()).backward()
+    for found, expected in ((hidden.grad, h.grad), (weight.grad, w.grad)):
+        assert found is not None
+        assert expected is not None
+        assert found.dtype == torch.float32
+        assert (found - expected).norm() < 0.01 * expected.norm()
+
+
 class Largest(TorchDispatchMode):
     """Remembers the largest tensor that any operation made."""
 

@@ -5,7 +5,6 @@ from itertools import chain, product
 
 import pytest
 import torch
-from scipy import stats
 
 from sps.config import RolloutSettings
 from sps.policy import Policy, collate
@@ -110,19 +109,6 @@ def completion_probabilities(
             logprobs = (logits_of(policy, prompt, tokens) / temperature).log_softmax(1)
             found[tokens] = math.exp(sum(logprobs[i, token] for i, token in enumerate(tokens)))
     return found
-
-
-def fit(counts: dict[tuple[int, ...], int], probabilities: dict[tuple[int, ...], float], samples: int) -> float:
-    """p-value of the chi-square test; outcomes expected fewer than 5 times are one."""
-    observed, expected = [0.0], [1e-9]
-    for outcome, probability in probabilities.items():
-        if probability * samples < 5:
-            observed[0] += counts[outcome]
-            expected[0] += probability * samples
-        else:
-            observed.append(counts[outcome])
-            expected.append(probability * samples)
-    return float(stats.chisquare(observed, expected, sum_check=False).pvalue)
 
 
 def test_finished_means_that_the_policy_ended_by_itself() -> None:

@@ -52,7 +52,8 @@ def test_the_answer_marked_last(text: str, answer: str | None) -> None:
     [
         ("42", 42), ("-7.", -7), ("+3", 3), ("1,234", 1234), ("$1,234.50", Fraction(2469, 2)), ("**18**", 18),
         ("\\$5", 5), ("42 clips.", 42), ("0.1", Fraction(1, 10)), ("1,23", None), ("3 x", None), ("2x", None),
-        ("\\$32,\\!348", 32348), ("1/2", None), ("", None), ("inf", None), ("1e5", None), ("9" * 200, None), ("4 5", None),
+        ("\\$32,\\!348", 32348), ("1/2", None), ("", None), ("inf", None), ("1e5", None), ("9" * 200, None),
+        ("4 5", None),
     ],
 )  # fmt: skip
 def test_plain_numbers(text: str, value: Fraction | None) -> None:
