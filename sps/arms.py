@@ -35,9 +35,9 @@ class Arm:
 
 
 def departures(config: Config) -> dict[str, Any]:
-    """Settings, as room.key, that are not what the preset gives by default."""
+    """Settings, as room.key, that are not what the preset gives by default; the preset itself, where not the usual."""
     plain = Config().model_copy(update={"objective": ObjectiveSettings(preset=config.objective.preset)})
-    usual = flat(plain.model_dump(mode="json"))
+    usual = flat(plain.model_dump(mode="json")) | {"objective.preset": ObjectiveSettings().preset}
     return {name: value for name, value in flat(config.model_dump(mode="json")).items() if usual.get(name) != value}
 
 

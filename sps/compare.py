@@ -71,7 +71,7 @@ def measured(arms: Sequence[Arm], ks: Sequence[int], resamples: int) -> dict[str
         for k in ks:
             values = np.stack([_values(run, problems, k) for run in arm.runs])  # (runs, problems)
             means[arm.label, k] = float(values.mean())
-            draws[arm.label, k] = np.einsum("rs,sp,rp->r", weights, values, over_problems, optimize=True)
+            draws[arm.label, k] = crossed(values, weights, over_problems)
             row[f"Pass@{k}"] = interval(means[arm.label, k], draws[arm.label, k])
         table.append(row | {name: _at_end(arm, name) for name in AT_END} | {"tokens": _tokens(arm)})
         frontier.append(
@@ -128,6 +128,11 @@ def curve(arm: Arm, problems: Sequence[str], ks: Sequence[int]) -> list[dict[str
             means = {k: float(pass_at_k(pairs[..., 0], pairs[..., 1], k).mean()) for k in ks}
             rows += [{"arm": arm.label, "step": step, "k": k, "mean": means[k]} for k in ks]
     return rows
+
+
+def crossed(values: Floats, over_runs: Floats, over_problems: Floats) -> Floats:
+    """Means (resamples,) of values (runs, problems) under weights (resamples, runs) and (resamples, problems)."""
+    return np.asarray(((over_runs @ values) * over_problems).sum(axis=1))
 
 
 def interval(mean: float, draws: Floats) -> dict[str, float]:

@@ -84,7 +84,7 @@ def steady(run: Run) -> dict[str, float]:
 def _panels(run: Run, panels: Panels) -> list[str]:
     """A chart for every panel of which a figure was logged and moved."""
     still = steady(run)
-    last = max(row["step"] for row in run.log)
+    last = max((row["step"] for row in run.log), default=0)
     cards = []
     for title, names in panels:
         shown = [name for name in names if _values(run.log, name) and name not in still]
@@ -133,7 +133,7 @@ def _speed(run: Run) -> list[str]:
         colours = ("blue", "gold", "purple")[: len(shown)]
         legend = " ".join(term(n.removeprefix("seconds_"), c, "") for n, c in zip(shown, colours, strict=True))
         figure = seconds_stacked(run.log, shown, colours, last)
-        cards.append(chart("Seconds per step", f"{legend}, one on the other.", figure, 190))
+        cards.append(chart("Seconds per step", f"{legend} One on the other.", figure, 190))
     return cards
 
 

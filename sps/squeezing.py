@@ -1,7 +1,7 @@
 """How far the policy's probability is squeezed onto a few of its own correct solutions, from one step's groups.
 
-The distribution over what is distinct is the one that steering moves (objectives/irl.py); here it is only measured, so
-every run logs it, steered or not. A group with fewer than two correct rollouts says nothing of how correct ones share
+The distribution over what is distinct is the one that steers (objectives/irl.py), but of whole probabilities whatever
+the steering, and every run logs it. A group with fewer than two correct rollouts says nothing of how correct ones share
 their probability: its share would be 1 because the problem is hard, and it is left out of those two means.
 """
 
@@ -18,8 +18,8 @@ def squeezing_sums(
     """Sums over groups that add up over processes; give their total to `squeezing_means`.
 
     groups: each prompt's own rollouts, without replayed ones. keys: each rollout's canonical form or None, in the same
-    order. Clusters are those of the settings; the support is always the correct rollouts
-    and the length exponent always 0, so that runs with different steering can be compared.
+    order. Clusters are those of the settings; the support is always the correct rollouts and the length exponent 0, so
+    that runs with different steering can be compared.
 
     Raises:
         ValueError: a completion has no tokens.

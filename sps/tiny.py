@@ -70,7 +70,7 @@ def pretrained_tiny(settings: PolicySettings, task: Task | None, seed: int, cach
     target = cache / f"tiny-{task.name}-{digest}"
     if target.exists():
         return target
-    note(f"pre-training a tiny policy on {len(texts):,} worked solutions of {task.name}, once: about a minute")
+    note(f"pre-training a tiny policy on {len(texts):,} worked solutions of {task.name}, once")
     scratch = cache / f".{target.name}.{uuid.uuid4().hex}"
     scratch.mkdir(parents=True)
     try:

@@ -41,7 +41,12 @@ def make_run(
             "objective": {"entropy_bonus": entropy_bonus},
             "rollout": {"group": GROUP, "prompts": TRAIN},
             "trainer": {"steps": steps, "evaluate_every": every},
-            "evaluation": {"problems": problems, "samples": samples, "ks": [1, 4, 16, samples], "resamples": 500},
+            "evaluation": {
+                "problems": problems,
+                "samples": samples,
+                "ks": sorted({k for k in (1, 4, 16) if k <= samples} | {samples}),
+                "resamples": 500,
+            },
         }
     )
     folder.mkdir(parents=True)

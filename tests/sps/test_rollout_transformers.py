@@ -15,6 +15,7 @@ from tests.sps.conftest import character_tokenizer
 from tests.sps.rollout_policy import (
     EOS,
     PROMPTS,
+    fit,
     furthest,
     logits_of,
     lora_policy,

@@ -18,6 +18,7 @@ from sps.rollout.protocol import Engine, Sampling
 from tests.sps.rollout_policy import (
     EOS,
     PROMPTS,
+    fit,
     furthest,
     logits_of,
     lora_policy,

@@ -95,7 +95,7 @@ def test_the_policy_gradient_is_the_plain_formula(policy: Policy) -> None:
 
 @pytest.mark.parametrize("power", [0.0, 1.0])
 def test_the_steering_gradient_is_that_of_the_divergence(policy: Policy, power: float) -> None:
-    """coefficient x KL(uniform ‖ softmax of log-probabilities over length to a power, of the right ones), by autograd."""
+    """coefficient x KL(uniform ‖ softmax of log-probability over length^power, of the right ones), by autograd."""
     rows = random_rows(2, 5)
     config = settings(30, steering={"coefficient": 0.7, "length_exponent": power})
     for row in rows:
