@@ -4,7 +4,8 @@
     python benchmarks/msrd.py table               strategies and differences over all that is kept
 
 A kept cell holds measures per query, the query named by a hash, and the facts of each round: no text of the
-collection. So cells measured on several days and machines add up. `benchmarks/msrd/digest` names the settings and the data they share.
+collection. So cells measured on several days and machines add up. `benchmarks/msrd/digest` names the settings and the
+data that they share.
 """
 
 import argparse

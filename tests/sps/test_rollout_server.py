@@ -137,11 +137,18 @@ def stand_in(answers: dict[str, tuple[int, object]]) -> Iterator[tuple[str, list
         http.server_close()
 
 
-def answers(mode: str = "processed_logprobs") -> dict[str, tuple[int, object]]:
+def answers(
+    mode: str = "processed_logprobs", device: str = "cuda", chunked: bool = True
+) -> dict[str, tuple[int, object]]:
     """What vLLM answers when all is well."""
+    config = {
+        "model_config": {"logprobs_mode": mode, "max_model_len": 64},
+        "device_config": {"device": device},
+        "scheduler_config": {"enable_chunked_prefill": chunked},
+    }
     return {
         "/v1/models": (200, {"data": [{"id": "served"}]}),
-        "/server_info": (200, {"vllm_config": {"model_config": {"logprobs_mode": mode, "max_model_len": 64}}}),
+        "/server_info": (200, {"vllm_config": config}),
         "/collective_rpc": (200, {"results": [None]}),
         "/reset_prefix_cache": (200, {"success": True}),
     }
@@ -208,6 +215,22 @@ def test_a_server_without_the_development_endpoints(policy: Policy, tmp_path: Pa
 def test_a_server_that_gives_other_logprobs(policy: Policy, tmp_path: Path) -> None:
     with stand_in(answers("raw_logprobs")) as (address, _), pytest.raises(ValueError, match="gives raw_logprobs, not"):
         make_engine(policy, settings(address, tmp_path))
+
+
+def test_a_server_on_a_cpu_that_cuts_prompts(policy: Policy, tmp_path: Path) -> None:
+    known = answers(device="cpu")
+    with stand_in(known) as (address, _), pytest.raises(ValueError, match="start it with --no-enable-chunked-prefill"):
+        make_engine(policy, settings(address, tmp_path))
+
+
+def test_a_tied_head_on_a_cpu(policy: Policy, tmp_path: Path) -> None:
+    policy.network.config.tie_word_embeddings = True
+    known = answers(device="cpu", chunked=False)
+    with stand_in(known) as (address, _), pytest.raises(ValueError, match="keeps the old head"):
+        make_engine(policy, settings(address, tmp_path))
+    with stand_in(answers()) as (address, posted):
+        make_engine(policy, settings(address, tmp_path)).close()
+    assert len(posted) == 2
 
 
 def test_a_folder_with_other_weights(policy: Policy, tmp_path: Path) -> None:
