@@ -71,10 +71,14 @@ def pass_at_ks(
 
     A verdict that failed leaves a problem with fewer completions than were asked for; `Interval.problems` tells.
     """
-    found: dict[int, Interval | None] = {}
+    found: dict[int, Interval | None] = dict.fromkeys(ks)
+    together: dict[int, list[int]] = {}  # ks by how many problems have enough: as many means the same ones
     for k in ks:
-        enough = [(n, c) for n, c in counts if n >= k]
-        found[k] = pass_at_k_interval(enough, [k], resamples, seed, level)[k] if enough else None
+        together.setdefault(sum(n >= k for n, _ in counts), []).append(k)
+    for size, alike in together.items():
+        if size:
+            enough = [(n, c) for n, c in counts if n >= max(alike)]
+            found |= pass_at_k_interval(enough, alike, resamples, seed, level)
     return found
 
 

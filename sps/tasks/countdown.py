@@ -101,9 +101,15 @@ class Countdown:
         return Verdict(float(correct), correct, found.key if correct else None)
 
     def worked(self, example: Example, rng: random.Random) -> str:
-        """A solution drawn evenly over keys, its terms in random order; a tenth just miss the target."""
+        """A solution drawn evenly over keys, its terms in random order; a tenth just miss the target.
+
+        Raises:
+            ValueError: a problem from a file has no solution.
+        """
         problem = Problem(*example.answer)
         forms = self._reachable(problem.numbers)
+        if problem.target not in forms:
+            raise ValueError(f"countdown {example.id}: {problem.target} cannot be reached from {problem.numbers}")
         if rng.random() < FLAWED:
             near = [value for value in forms if value != problem.target and -NEAR <= value - problem.target <= NEAR]
             chosen = forms[rng.choice(near)] if near else forms[problem.target]

@@ -81,6 +81,12 @@ def test_training_figures_are_means_since_the_evaluation_before(small: Path) -> 
     assert isinstance(end["Pass@4"], Interval)
 
 
+def test_a_step_belongs_to_one_evaluation_alone(tmp_path: Path) -> None:
+    run = by_hand(tmp_path / "run", *[evaluation(step, "a", 1) for step in (0, 2, 4)])
+    append_lines(run / "log.jsonl", [{"step": s, "reward_mean": 10.0**s} for s in range(1, 6)])
+    assert [row["reward_mean"] for row in analyze(run)["dynamics"]] == [None, (10 + 100) / 2, (1_000 + 10_000) / 2]
+
+
 def test_failed_verdicts_leave_a_problem_out_where_it_has_too_few(tmp_path: Path) -> None:
     run = by_hand(tmp_path / "run", evaluation(0, "a", 1), evaluation(0, "b", 2, n=2), evaluation(0, "c", 0, n=0))
     result = analyze(run)

@@ -118,6 +118,7 @@ def test_a_problem_with_failed_verdicts_counts_where_it_has_enough() -> None:
     assert found[4] is not None
     assert (found[4].mean, found[4].problems) == (1.0, 1)
     assert found[8] is None
+    assert list(found) == [1, 4, 8]
 
 
 def test_pooled_counts_are_summed_by_problem() -> None:

@@ -69,6 +69,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
             | {"completion": "<script>alert(1)</script>", "finished": True, "reward": 1.0, "correct": True, "key": None}
         ],
     )
+    append_lines(
+        folder / "evaluations.jsonl",
+        [{"step": step, "problem": "</script><script>", "n": 16, "c": 3} for step in (0, 20, 40, 60)],
+    )
     write_report(folder)
     return folder
 

@@ -12,7 +12,7 @@ from sps.config import TaskSettings
 from sps.records import Example
 from sps.tasks import load_task
 from sps.tasks.arithmetic import Problem, chain, ways
-from sps.tasks.countdown import LEVELS
+from sps.tasks.countdown import LEVELS, Level
 
 TERSE = {"style": "terse", "train_size": 30, "test_size": 10}
 
@@ -181,7 +181,6 @@ def test_countdown_in_words_reads_the_marked_expression(text: str) -> None:
     ("given", "words"),
     [
         ({"name": "arithmetic", "train_size": 100_000}, "arithmetic level 1 has 2457 problems, and 100010"),
-        ({"name": "countdown", "train_size": 3_000}, "problems, and 3010 were asked for; lower task.train_size"),
         ({"name": "arithmetic", "level": 9}, "arithmetic has no level 9; task.level is one of 1, 2, 3, 4"),
         ({"name": "countdown", "level": 9}, "countdown has no level 9"),
         ({"name": "chess"}, "no task 'chess'"),
@@ -191,3 +190,22 @@ def test_impossible_wishes_are_named(given: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=r"task|level") as caught:
         task(**given)
     assert words in str(caught.value)
+
+
+def test_a_level_that_runs_out_says_how_many_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And that many can be had, and not one more."""
+    monkeypatch.setitem(LEVELS, 1, Level(3, 2, "+-*", range(1, 5), 2, 1))
+    with pytest.raises(
+        ValueError, match=r"countdown level 1 has about (\d+) problems, and 40 were asked for"
+    ) as caught:
+        task("countdown")
+    few = int(str(caught.value).split("about ")[1].split()[0])
+    made = task("countdown", train_size=few - 1, test_size=1)
+    assert len({_name(e) for split in ("train", "test") for e in made.examples(split)}) == few
+    with pytest.raises(ValueError, match=r"lower task\.train_size"):
+        task("countdown", train_size=few, test_size=1)
+
+
+def test_a_countdown_without_solution_teaches_nothing() -> None:
+    with pytest.raises(ValueError, match=r"1000 cannot be reached from \(1, 2\)"):
+        task("countdown").worked(Example("x", "", (1_000, (1, 2))), random.Random(0))
