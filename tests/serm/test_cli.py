@@ -65,12 +65,6 @@ def test_every_verb_says_what_an_empty_workspace_lacks(tmp_path: Path, verb: str
     assert "Traceback" not in done.stderr
 
 
-def test_sps_says_that_it_is_not_built(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", "from sps.cli import main; main()"], capture_output=True, text=True)
-    assert done.returncode == 1
-    assert "not built yet" in done.stderr
-
-
 def test_verbs_are_plain_functions() -> None:
     import serm
     from serm import mining, verbs
