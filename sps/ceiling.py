@@ -71,9 +71,10 @@ def envelope(checkpoints: Sequence[Counts], k: int) -> float:
     """
     best: dict[str, float] = {}
     for counts in checkpoints:
-        for problem, (n, c) in counts.items():
-            if n >= k:
-                best[problem] = max(best.get(problem, 0.0), float(pass_at_k(n, c, k)))
+        enough = {problem: pair for problem, pair in counts.items() if pair[0] >= k}
+        pairs = np.array(list(enough.values()), dtype=np.int64).reshape(-1, 2)
+        for problem, value in zip(enough, pass_at_k(pairs[:, 0], pairs[:, 1], k).tolist(), strict=True):
+            best[problem] = max(best.get(problem, 0.0), value)
     if not best:
         raise ValueError(f"no problem has {k} judged completions, which Pass@{k} needs")
     return sum(best.values()) / len(best)

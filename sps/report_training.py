@@ -77,7 +77,8 @@ def other_charts(run: Run) -> str:
 
 def steady(run: Run) -> dict[str, float]:
     """Logged figures that had one value throughout."""
-    values = {name: _values(run.log, name) for row in run.log for name in row if name not in APART}
+    names = dict.fromkeys(name for row in run.log for name in row if name not in APART)
+    values = {name: _values(run.log, name) for name in names}
     return {name: found[0] for name, found in values.items() if found and len(run.log) > 1 and min(found) == max(found)}
 
 

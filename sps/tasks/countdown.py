@@ -1,7 +1,7 @@
 """Countdown: reach a target from given numbers, each used exactly once; generated, or read from files.
 
 A solution is an expression, and its key is the expression's canonical form: 7+4*8 and 8*4+7 are one solution.
-Generated problems have at least four (level 3: two) solutions.
+Generated problems have at least four solutions (level 2: two).
 """
 
 import random
@@ -35,20 +35,21 @@ class Problem(NamedTuple):
 
 @dataclass(frozen=True)
 class Level:
-    """What generated problems look like: `draws` problems come from one set of numbers on average."""
+    """What generated problems look like; they share `hands` sets of numbers, since listing all that one allows takes up
+    to half a second."""
 
     count: int
     highest: int
     operators: str
     targets: range
     solutions: int
-    draws: int
+    hands: int
 
 
 LEVELS = {
-    1: Level(4, 9, "+-*", range(1, 61), 4, 1),
-    2: Level(4, 20, OPERATORS, range(1, 101), 4, 8),
-    3: Level(4, 50, OPERATORS, range(1, 101), 2, 8),
+    1: Level(4, 9, "+-*", range(1, 61), 4, 5_000),
+    2: Level(4, 20, OPERATORS, range(10, 101), 2, 250),
+    3: Level(5, 9, "+-*", range(10, 101), 4, 60),
 }
 
 
@@ -145,12 +146,10 @@ class Countdown:
         rng = random.Random(f"countdown {settings.level} {settings.seed}")
         wanted = settings.test_size + settings.train_size
         problems: dict[tuple[int, tuple[int, ...]], Problem] = {}
-        hands: list[tuple[int, ...]] = []
+        hands = [tuple(sorted(rng.randint(1, level.highest) for _ in range(level.count))) for _ in range(level.hands)]
         for _ in range(TRIES * wanted):
             if len(problems) == wanted:
                 return list(problems.values())
-            if rng.randrange(level.draws) == 0 or not hands:
-                hands.append(tuple(sorted(rng.randint(1, level.highest) for _ in range(level.count))))
             hand = rng.choice(hands)
             if targets := self._targets(hand, level):
                 target = rng.choice(targets)

@@ -194,7 +194,7 @@ def test_impossible_wishes_are_named(given: dict[str, Any], words: str) -> None:
 
 def test_a_level_that_runs_out_says_how_many_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
     """And that many can be had, and not one more."""
-    monkeypatch.setitem(LEVELS, 1, Level(3, 2, "+-*", range(1, 5), 2, 1))
+    monkeypatch.setitem(LEVELS, 1, Level(3, 2, "+-*", range(1, 5), 2, 100))
     with pytest.raises(
         ValueError, match=r"countdown level 1 has about (\d+) problems, and 40 were asked for"
     ) as caught:
