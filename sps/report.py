@@ -136,7 +136,7 @@ def _sample(row: dict[str, Any]) -> str:
 def _settings(run: Run) -> str:
     changed = [{"setting": name, "value": str(value)} for name, value in departures(run.config).items()]
     everything = yaml.safe_dump(run.config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    held = [{"figure": name, "value": value} for name, value in steady(run).items()]
+    held = [{"figure": name, "value": f"{value:g}"} for name, value in steady(run).items()]
     glossary = [{"figure": name, "meaning": meaning} for name, meaning in METRICS.items()]
     content = (
         details(f"{len(changed)} settings that are not the preset's defaults", table(changed, prose=True))

@@ -9,6 +9,7 @@ import torch
 from sps.config import RolloutSettings
 from sps.policy import Policy, collate
 from sps.rollout import make_engine
+from sps.rollout.distribution import draw
 from sps.rollout.protocol import Sampling
 from sps.rollout.transformers_engine import TransformersEngine, batches
 from tests.sps.conftest import character_tokenizer
@@ -112,6 +113,12 @@ def completion_probabilities(
     return found
 
 
+def test_draws_at_the_very_ends_have_positive_probability() -> None:
+    logprobs = torch.tensor([0.0, 0.0, 0.3, 0.0, 0.7, 0.0]).log().repeat(4, 1)
+    uniforms = torch.tensor([0.0, 0.2999, 0.3001, 1 - 2**-53], dtype=torch.float64)
+    assert draw(logprobs, uniforms).tolist() == [2, 2, 4, 4]
+
+
 def test_finished_means_that_the_policy_ended_by_itself() -> None:
     policy = random_policy()
     group = engine_of(policy).generate([PROMPTS[0]], 40, Sampling(8, seed=4))[0]
@@ -156,6 +163,7 @@ def test_sampling_leaves_torchs_random_state_and_the_models_mode_alone() -> None
     policy.train()
     torch.manual_seed(1)
     before = torch.get_rng_state()
+    TransformersEngine(policy, RolloutSettings(), own_copy=True)
     engine_of(policy).generate(PROMPTS, 2, Sampling(4))
     assert torch.equal(torch.get_rng_state(), before)
     assert all(module.training for module in policy.modules())
