@@ -102,8 +102,7 @@ class RunFolder:
 
     def _write(self, name: str, lines: Sequence[dict[str, Any]]) -> None:
         if self.main:
-            for line in lines:
-                self._logs[name].append(line)
+            self._logs[name].extend(lines)  # all of them or none: a full disk leaves no half of an evaluation
 
 
 def save_initial(path: Path, probes: Sequence[Row], rehearsal: Sequence[Row]) -> None:
