@@ -7,13 +7,13 @@ from email.utils import formatdate
 from typing import Any
 
 import pytest
-from annotation_server import CountingServer, completion, serving
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from serm.annotation.core import run
 from serm.annotation.llm import ProviderError, Reply
 from serm.annotation.openai_compatible import OpenAICompatible, api_key, is_loopback, retry_after
 from serm.config import AnnotatorSettings
+from tests.serm.annotation_server import CountingServer, completion, serving
 
 SECRET = "sk-very-secret-123"
 ABOUT = {"query": "whale " * 200, "doc_id": "d1", "annotator": "ada", "path": "0"}

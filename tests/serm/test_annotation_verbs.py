@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from annotation_server import CountingServer, known_label, serving
 from numpy.typing import NDArray
 from starlette.responses import JSONResponse
 
@@ -21,6 +20,7 @@ from serm.config import SimulateLLMSettings
 from serm.simulate.llm_server import Server, running
 from serm.simulate.standin import StandIn
 from serm.workspace import Workspace, WorkspaceError
+from tests.serm.annotation_server import CountingServer, known_label, serving
 
 SCALE = [0, 1, 2, 3]
 N = 30
