@@ -10,11 +10,11 @@ import time
 from pathlib import Path
 
 import polars as pl
-from test_annotation_verbs import SCALE, config, letters
 
 from serm.annotation.verbs import annotate
 from serm.workspace import Workspace
 from tests.serm.annotation_server import CountingServer, serving
+from tests.serm.test_annotation_verbs import SCALE, config, letters
 
 PAIRS = 60
 KILLS = 4
