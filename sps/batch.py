@@ -83,6 +83,11 @@ def minibatches(rows: Sequence[Row], count: int) -> list[list[Row]]:
     return [[row for row in rows if part[row.group] == i] for i in range(count)]
 
 
+def demonstrating(rows: Sequence[Row], settings: SteeringSettings) -> list[Row]:
+    """Rows that may be in the support of their prompt: the others' log-probabilities are not read by `steer`."""
+    return [row for row in rows if row.rollout and (settings.support == "all" or row.rollout.verdict.correct)]
+
+
 def steer(
     rows: Sequence[Row], settings: SteeringSettings, clusters: Clusters
 ) -> tuple[dict[Row, float], list[Steering]]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from sps.batch import Row, minibatches, steer
+from sps.batch import Row, demonstrating, minibatches, steer
 from sps.config import Config
 from sps.objectives.clusters import Clusters
 from sps.objectives.irl import Steering
@@ -73,10 +73,10 @@ class Learner:
         self._prepare(rows, replayed, steering)
         learnt = Learnt()
         for turn, (part, steered) in enumerate(self._plan(rows, steering)):
-            demonstrations = [*rows, *replayed] if steered else []
+            candidates = [*rows, *replayed] if steered else []
             if turn > 0:
-                self._rescore(demonstrations)  # the policy has moved
-            coefficients, found = steer(demonstrations, self.config.steering, self.clusters)
+                self._rescore(demonstrating(candidates, self.config.steering))  # the policy has moved
+            coefficients, found = steer(candidates, self.config.steering, self.clusters)
             learnt.steerings = found or learnt.steerings
             rehearsed = self._rehearsed(step, turn) if part else []
             learnt.gradient_norm = self._optimise(part, rehearsed, coefficients, found, learnt.figures)
@@ -94,10 +94,12 @@ class Learner:
         return [(plan[0][0], True), *plan[1:], *[([], True)] * (inner - 1)]
 
     def _prepare(self, rows: list[Row], replayed: list[Row], steering: bool) -> None:
-        """Give rows the log-probabilities that their losses need; on-policy steps need none."""
+        """Give rows the log-probabilities that their losses need: on-policy, those of demonstrations alone."""
         several = self.config.optimiser.epochs * self.config.optimiser.minibatches > 1
-        if several or steering or self.config.objective.kl_cov_fraction:
-            for row, values in zip(rows, score(self.module, rows, self.config, self.processes), strict=True):
+        whole = several or bool(self.config.objective.kl_cov_fraction)
+        needed = rows if whole else demonstrating(rows, self.config.steering) if steering else []
+        if whole or steering:
+            for row, values in zip(needed, score(self.module, needed, self.config, self.processes), strict=True):
                 row.old_logprobs, row.log_prob = values, float(values.double().sum())
         if steering:
             self._rescore(replayed)

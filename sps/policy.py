@@ -3,7 +3,7 @@
 Batches are padded on the right and what is scored leaves packed: one row after the other, completion tokens alone.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from sps.config import PolicySettings, TaskSettings
 from sps.lm_head import TokenStats, demand_plain_head, token_stats
 from sps.lora import adapt, merged
+from sps.prefix import hidden_before
 from sps.pretrained import load_pretrained
 from sps.records import Message, Prompt, Task
 from sps.tiny import pretrained_tiny
@@ -76,9 +77,9 @@ class Policy(nn.Module):
         if targets[:, 0].any():
             raise ValueError("a completion needs a prompt before it: a row's first token cannot be scored")
         with self.precision():
-            body = self.network.base_model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
+            share = not self.network.is_gradient_checkpointing  # which would throw the prompts' keys away
+            hidden = hidden_before(self.network.base_model, input_ids, attention_mask, targets, share)  # (N, H)
             head = self.network.get_output_embeddings()
-            hidden = body.last_hidden_state[:, :-1][targets[:, 1:]]  # (N, H)
             chosen = input_ids[targets]  # (N,)
             return token_stats(hidden, head.weight, head.bias, chosen, temperature, self.head_chunk, with_entropy)
 
@@ -225,14 +226,28 @@ def collate(
     return input_ids.to(device), attention_mask.to(device), targets.to(device)
 
 
-def micro_batches(lengths: Sequence[int], tokens: int) -> list[list[int]]:
-    """Rows in micro-batches, longest first: rows times longest row is at most `tokens`; a longer row is alone."""
+def micro_batches(lengths: Sequence[int], tokens: int, prompts: Sequence[Hashable] | None = None) -> list[list[int]]:
+    """Rows in micro-batches: rows times longest row is at most `tokens`, but for a longer row, which is alone.
+
+    Longest first, so that little is padded; rows of an equal prompt, where `prompts` are given, stay together as far as
+    the limit lets them, so that it is read once.
+    """
+    named: Sequence[Hashable] = range(len(lengths)) if prompts is None else prompts
+    longest: dict[Hashable, int] = {}
+    first: dict[Hashable, int] = {}
+    for row, (prompt, length) in enumerate(zip(named, lengths, strict=True)):
+        longest[prompt] = max(length, longest.get(prompt, 0))
+        first.setdefault(prompt, row)
     batches: list[list[int]] = []
-    for row in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        if batches and lengths[batches[-1][0]] * (len(batches[-1]) + 1) <= tokens:
+    width = 0
+    for row in sorted(range(len(lengths)), key=lambda i: (-longest[named[i]], first[named[i]], -lengths[i])):
+        wider = max(width, lengths[row])
+        if batches and wider * (len(batches[-1]) + 1) <= tokens:
             batches[-1].append(row)
+            width = wider
         else:
             batches.append([row])
+            width = lengths[row]
     return batches
 
 

@@ -93,23 +93,35 @@ def backward(
         NotFinite: a micro-batch's loss is not.
     """
     figures = Figures()
-    parts = micro_batches(
-        [len(row.prompt_ids) + len(row.completion_ids) for row in rows], config.trainer.micro_batch_tokens
-    )
-    turns = processes.most(len(parts))
-    for turn in range(turns):
-        last = turn == turns - 1
-        with nullcontext() if last else processes.no_sync(policy):
-            if turn < len(parts):
-                loss = _micro_batch(
-                    policy, [rows[i] for i in parts[turn]], reinforced, steering, total, config, figures
-                )
-            else:
-                loss = _nothing(policy, config)  # other processes are not through; collectives must match
-            if not bool(torch.isfinite(loss)):
-                raise NotFinite(f"the loss is {float(loss)}")
+    pushing = [row for row in rows if pushes(row, row in reinforced, steering, config)]
+    still = [row for row in rows if not pushes(row, row in reinforced, steering, config)]
+    with torch.no_grad():
+        for part in _turns(still, config, processes):
+            _micro_batch(policy, part, reinforced, steering, total, config, figures)
+    parts = _turns(pushing, config, processes) or [[]]
+    for turn, part in enumerate(parts):
+        with nullcontext() if turn == len(parts) - 1 else processes.no_sync(policy):
+            loss = _micro_batch(policy, part, reinforced, steering, total, config, figures)
             processes.backward(loss * processes.world)
     return figures
+
+
+def pushes(row: Row, reinforced: bool, steering: Mapping[Row, float], config: Config) -> bool:
+    """Whether the loss has a gradient at this row: one that has none is measured without, at a third of the cost.
+
+    Most groups of a hard or of an easy task are flat: their advantages are all zero.
+    """
+    settings = config.objective
+    regularised = settings.entropy_bonus or settings.kl_coefficient or settings.kl_cov_fraction
+    drawn = reinforced and row.counts and (row.advantage != 0 or bool(regularised))
+    return drawn or row.rehearsed or row in steering
+
+
+def _turns(rows: Sequence[Row], config: Config, processes: Processes) -> list[list[Row]]:
+    """Rows in micro-batches, and empty ones at the end where other processes have more: collectives must match."""
+    lengths = [len(row.prompt_ids) + len(row.completion_ids) for row in rows]
+    parts = micro_batches(lengths, config.trainer.micro_batch_tokens, [tuple(row.prompt_ids) for row in rows])
+    return [[rows[i] for i in part] for part in parts] + [[]] * (processes.most(len(parts)) - len(parts))
 
 
 def _micro_batch(
@@ -121,6 +133,9 @@ def _micro_batch(
     config: Config,
     figures: Figures,
 ) -> Tensor:
+    """The loss of some rows, and what they measure; of no rows zero, through a forward pass all the same."""
+    if not rows:
+        return _nothing(policy, config)
     settings = config.objective
     device = next(policy.parameters()).device
     stats = policy(
@@ -194,13 +209,9 @@ def _micro_batch(
             logprobs, sequence, coefficients, lengths, exponent, total.steered
         )
         loss = loss + term
+    if not bool(torch.isfinite(loss)):
+        raise NotFinite(f"the loss is {float(loss)}")
     return loss
-
-
-def _parts(rows: Sequence[Row], config: Config) -> list[list[int]]:
-    return micro_batches(
-        [len(row.prompt_ids) + len(row.completion_ids) for row in rows], config.trainer.micro_batch_tokens
-    )
 
 
 def _mask(row: Row) -> Tensor:
@@ -216,21 +227,17 @@ def _nothing(policy: torch.nn.Module, config: Config) -> Tensor:
 
 def score(policy: torch.nn.Module, rows: Sequence[Row], config: Config, processes: Processes) -> Iterator[Tensor]:
     """Log-probabilities (T,) float32 on the CPU of every row's completion under the policy now, in order."""
-    parts = micro_batches(
-        [len(row.prompt_ids) + len(row.completion_ids) for row in rows], config.trainer.micro_batch_tokens
-    )
-    found: list[Tensor | None] = [None] * len(rows)
+    found: dict[Row, Tensor] = {}
     device = next(policy.parameters()).device
     with torch.no_grad():
-        for turn in range(processes.most(len(parts))):
-            if turn >= len(parts):
+        for part in _turns(rows, config, processes):
+            if not part:
                 _nothing(policy, config)
                 continue
-            pairs = [(rows[i].prompt_ids, rows[i].completion_ids) for i in parts[turn]]
+            pairs = [(row.prompt_ids, row.completion_ids) for row in part]
             stats = policy(*collate(pairs, 0, device), config.rollout.temperature, False)
-            for i, part in zip(parts[turn], stats.logprobs.cpu().split([len(ids) for _, ids in pairs]), strict=True):
-                found[i] = part
-    yield from (part for part in found if part is not None)
+            found |= dict(zip(part, stats.logprobs.cpu().split([len(ids) for _, ids in pairs]), strict=True))
+    yield from (found[row] for row in rows)
 
 
 def adamw(policy: torch.nn.Module, config: Config) -> torch.optim.AdamW:

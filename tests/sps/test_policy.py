@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,17 @@ def test_micro_batches_hold_every_row_once_within_the_limit(lengths: list[int], 
         assert len(batch) == 1 or len(batch) * max(lengths[row] for row in batch) <= tokens
     order = [lengths[row] for batch in batches for row in batch]
     assert order == sorted(lengths, reverse=True)
+
+
+@given(st.lists(st.tuples(st.integers(1, 60), st.sampled_from("abc")), max_size=40), st.integers(1, 100))
+def test_micro_batches_keep_prompts_together(rows: list[tuple[int, str]], tokens: int) -> None:
+    lengths, prompts = [length for length, _ in rows], [prompt for _, prompt in rows]
+    batches = micro_batches(lengths, tokens, prompts)
+    assert sorted(row for batch in batches for row in batch) == list(range(len(rows)))
+    for batch in batches:
+        assert len(batch) == 1 or len(batch) * max(lengths[row] for row in batch) <= tokens
+    order = [prompts[row] for batch in batches for row in batch]
+    assert sum(a != b for a, b in pairwise(order)) == max(len(set(prompts)) - 1, 0)
 
 
 def test_micro_batches_by_hand() -> None:

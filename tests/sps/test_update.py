@@ -76,6 +76,25 @@ def test_the_mean_of_micro_batch_means_is_another_gradient(policy: Policy) -> No
     assert largest_difference(whole, averaged) > 1e-2
 
 
+def test_rows_that_push_nothing_are_measured_without_a_gradient(
+    policy: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A flat group costs a forward pass alone: fewer rows under gradient, the same gradient and the same figures."""
+    rows = random_rows(3, 4)
+    for row in rows[4:8]:
+        row.advantage = 0.0
+    under_gradient: list[int] = []
+    policy.register_forward_hook(
+        lambda _, inputs, __: under_gradient.append(len(inputs[0])) if torch.is_grad_enabled() else None
+    )
+    config = settings(100_000)
+    spared = gradient(policy, rows, config)
+    assert under_gradient == [8]
+    monkeypatch.setattr("sps.update.pushes", lambda *_: True)
+    assert largest_difference(gradient(policy, rows, config), spared) < 1e-5
+    assert under_gradient == [8, 12]
+
+
 def test_the_policy_gradient_is_the_plain_formula(policy: Policy) -> None:
     """GRPO on-policy: the gradient of the mean over completions of (advantage x importance x mean log-probability)."""
     rows = random_rows()
