@@ -146,7 +146,9 @@ class ObjectiveSettings(Room):
 class SteeringSettings(Room):
     """Inverse reinforcement on the policy's own rollouts (SPS)."""
 
-    coefficient: float = Field(0.0, ge=0, description="Weight of the IRL loss; 0: never steer.")
+    coefficient: float = Field(
+        0.0, ge=0, description="Weight of the IRL loss beside the policy gradient's; 0: never steer."
+    )
     support: Literal["correct", "all"] = "correct"
     alpha: float = Field(0.0, description="Power of the old policy in the target; 0: uniform.")
     beta: float = Field(1.0, gt=0, description="Temperature of the reward in the target.")

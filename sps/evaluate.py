@@ -6,7 +6,7 @@ from typing import Any
 from sps import progress
 from sps.batch import Row
 from sps.config import Config
-from sps.passk import Interval, pass_at_k_interval
+from sps.passk import Interval, pass_at_ks
 from sps.problems import Judge, Problem
 from sps.processes import Processes
 from sps.records import Rollout
@@ -70,11 +70,7 @@ def _row(problem: Problem, group: Sequence[Rollout], step: int) -> dict[str, Any
 
 def summary(rows: Sequence[dict[str, Any]], ks: Sequence[int], resamples: int, seed: int) -> dict[int, Interval | None]:
     """Pass@k with its interval for every k, over the problems that have at least k verdicts; None where none has."""
-    found: dict[int, Interval | None] = {}
-    for k in ks:
-        counts = [(row["n"], row["c"]) for row in rows if row["n"] >= k]
-        found[k] = pass_at_k_interval(counts, [k], resamples, seed)[k] if counts else None
-    return found
+    return pass_at_ks([(row["n"], row["c"]) for row in rows], ks, resamples, seed)
 
 
 def probes(problems: Sequence[Problem], engine: Engine, judge: Judge, config: Config) -> list[Row]:

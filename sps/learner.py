@@ -79,7 +79,7 @@ class Learner:
             coefficients, found = steer(candidates, self.config.steering, self.clusters)
             learnt.steerings = found or learnt.steerings
             rehearsed = self._rehearsed(step, turn) if part else []
-            learnt.gradient_norm = self._optimise(part, rehearsed, coefficients, found, learnt.figures)
+            learnt.gradient_norm = self._optimise(part, rehearsed, coefficients, rows, learnt.figures)
         return learnt
 
     def _plan(self, rows: list[Row], steering: bool) -> list[tuple[list[Row], bool]]:
@@ -145,14 +145,14 @@ class Learner:
         reinforced: Sequence[Row],
         rehearsed: Sequence[Row],
         coefficients: dict[Row, float],
-        steerings: Sequence[Steering],
+        sampled: Sequence[Row],
         figures: Figures,
     ) -> float:
-        """One optimiser step; the gradient's norm before clipping."""
+        """One optimiser step of a training step that sampled these rows; the gradient's norm before clipping."""
         inside = set(reinforced)
         steered_only = [row for row in coefficients if row not in inside]
         rows = [*reinforced, *steered_only, *rehearsed]
-        total = totals(reinforced, rehearsed, sum(s.steered for s in steerings), self.config, self.processes)
+        total = totals(reinforced, rehearsed, sampled, self.config, self.processes)
         self.module.train()
         try:
             new = backward(self.module, rows, inside, coefficients, total, self.config, self.processes)

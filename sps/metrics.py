@@ -17,7 +17,6 @@ METRICS: dict[str, str] = {
     "prompts_too_long": "Training prompts set aside before training because they leave no room for a completion.",
     # losses, as they enter the sum, averaged over the step's optimiser steps
     "loss_policy": "Clipped policy-gradient loss; its gradient is what matters, its value hovers around 0 on policy.",
-    "loss_irl": "Value of the surrogate whose gradient is the IRL gradient; as a number it means nothing: see irl_kl.",
     "loss_kl": "KL penalty to the initial policy, in nats times its coefficient.",
     "loss_kl_cov": "KL penalty on the few tokens that KL-Cov holds back, in nats times its coefficient.",
     "loss_entropy": "Entropy bonus, in nats times its coefficient; negative, since it is subtracted.",

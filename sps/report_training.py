@@ -28,7 +28,7 @@ LEARNING: Panels = [
 HEALTH: Panels = [
     ("KL to the initial policy", ("kl_to_initial",)),
     ("Gradient norm", ("gradient_norm",)),
-    ("Losses", ("loss_policy", "loss_kl", "loss_kl_cov", "loss_entropy", "loss_forward_kl", "loss_irl")),
+    ("Losses", ("loss_policy", "loss_kl", "loss_kl_cov", "loss_entropy", "loss_forward_kl")),
     ("Policy against the step's first policy", ("ratio_mean", "ratio_max")),
     ("Clipped tokens", ("clipped_share",)),
     ("Trainer against sampler", ("importance_mean", "importance_max")),

@@ -21,6 +21,7 @@ import yaml
 from sps.batch import Row
 from sps.config import Config
 from sps.logs import Log
+from sps.passk import pass_at_ks
 from sps.records import Completion, Example, Rollout, Verdict
 
 PACKAGES = ("serm", "torch", "transformers", "accelerate", "peft", "vllm", "math-verify", "numpy")
@@ -71,6 +72,10 @@ class RunFolder:
         """An evaluation and the probe set's log-probabilities."""
         self._write("evaluations", evaluations)
         self._write("probes", probes)
+        if self.main:
+            counts = [(row["n"], row["c"]) for row in evaluations]
+            found = pass_at_ks(counts, self.config.evaluation.ks, resamples=1, seed=0)
+            self._logs["log"].track(step, {f"pass@{k}": value.mean for k, value in found.items() if value})
 
     def samples(self, step: int, groups: Sequence[Sequence[Rollout]]) -> None:
         """A few completions to read: the first ones of the step's first groups."""

@@ -47,13 +47,13 @@ class Figures:
 
 @dataclass(frozen=True)
 class Totals:
-    """Normalisers of one optimiser step, over all processes: the policy gradient's, the rehearsal's, and the number of
-    prompts steered."""
+    """Normalisers of one optimiser step, over all processes: the policy gradient's, all tokens it reinforces, the
+    rehearsal's, and the IRL term's."""
 
     reinforced: float
     tokens: float
     rehearsed: float
-    steered: float
+    steering: float
 
 
 class NotFinite(ArithmeticError):
@@ -61,17 +61,25 @@ class NotFinite(ArithmeticError):
 
 
 def totals(
-    reinforced: Iterable[Row], rehearsed: Iterable[Row], steered: int, config: Config, processes: Processes
+    reinforced: Iterable[Row], rehearsed: Iterable[Row], sampled: Sequence[Row], config: Config, processes: Processes
 ) -> Totals:
-    """Normalisers of an optimiser step of which this process holds these rows and steers `steered` prompts."""
+    """Normalisers of an optimiser step of which this process holds these rows.
+
+    sampled: all rows of the training step, by whose prompts and lengths the IRL term is scaled (see `irl_loss`).
+    """
     lengths = torch.tensor([len(row.completion_ids) for row in reinforced if row.counts])
-    local = [
-        normaliser(lengths, config.objective.normalise),
-        float(lengths.sum()),
-        float(sum(len(row.completion_ids) for row in rehearsed)),
-        float(steered),
-    ]
-    return Totals(*processes.sum(local))
+    reinforcing, tokens, rehearsing, prompts, completions, length = processes.sum(
+        [
+            normaliser(lengths, config.objective.normalise),
+            float(lengths.sum()),
+            float(sum(len(row.completion_ids) for row in rehearsed)),
+            float(len({row.group for row in sampled})),
+            float(len(sampled)),
+            float(sum(len(row.completion_ids) for row in sampled)),
+        ]
+    )
+    mean_length = length / max(completions, 1.0)
+    return Totals(reinforcing, tokens, rehearsing, prompts * mean_length ** (1 - config.steering.length_exponent))
 
 
 def backward(
@@ -206,7 +214,7 @@ def _micro_batch(
     if bool(coefficients.any()):
         exponent = config.steering.length_exponent
         term = config.steering.coefficient * irl_loss(
-            logprobs, sequence, coefficients, lengths, exponent, total.steered
+            logprobs, sequence, coefficients, lengths, exponent, total.steering
         )
         loss = loss + term
     if not bool(torch.isfinite(loss)):

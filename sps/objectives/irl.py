@@ -118,16 +118,20 @@ def irl_loss(
     coefficients: Tensor,
     lengths: Tensor,
     length_exponent: float,
-    total_prompts: float,
+    total: float,
 ) -> Tensor:
-    """sum_i c_i s_i / prompts (scalar): its gradient is the mean IRL gradient of the prompts steered.
+    """sum_i c_i s_i / total (scalar).
 
     logprobs (N,) of a micro-batch's tokens, sequence (N,) each token's row, coefficients (B,) and lengths (B,) of the
-    rows, total_prompts how many prompts are steered in the whole optimiser step, over all processes; where that is 0
-    so are the coefficients and the loss. Linear in the scores, so that it adds up exactly however the step is cut,
-    even through a group; its value means nothing: log `Steering.kl`.
+    rows. total is one number for the whole training step: its prompts, over all processes, times their mean length to
+    the power of 1 - length_exponent. A completion whose share of the demonstrations is off by 1 / group is then pushed
+    as hard as an advantage of 1 pushes it, whatever the lengths, the group and the number of prompts (ours).
+    Linear in the scores, so that it adds up exactly however the step is cut, even through a group; its value means
+    nothing: log `Steering.kl`. Raises ValueError where total is not positive although there is something to steer.
     """
-    per_row = coefficients.detach().double() / lengths.double() ** length_exponent / max(total_prompts, 1)
+    if total <= 0 and bool(coefficients.any()):
+        raise ValueError(f"there are demonstrations to steer but a normaliser of {total:g}; see update.totals")
+    per_row = coefficients.detach().double() / lengths.double() ** length_exponent / (total or 1.0)
     return (per_row.to(logprobs.dtype)[sequence] * logprobs).sum()
 
 

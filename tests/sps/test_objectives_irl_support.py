@@ -116,3 +116,5 @@ def test_a_step_that_steers_no_prompt_has_no_irl_loss() -> None:
     assert float(loss) == 0
     assert logprobs.grad is not None
     assert logprobs.grad.tolist() == [0.0] * 4
+    with pytest.raises(ValueError, match="normaliser of 0"):
+        irl_loss(logprobs, torch.zeros(4, dtype=torch.int64), torch.ones(1), torch.tensor([4]), 1.0, 0)

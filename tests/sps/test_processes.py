@@ -28,11 +28,11 @@ rows = random_rows(3, 4)
 mine = rows if processes.world == 1 else [row for row in rows if (row.group == 0) == (processes.rank == 0)]
 for row, values in zip(mine, score(module, mine, config, processes), strict=True):
     row.log_prob = float(values.double().sum())
-coefficients, found = steer(mine, config.steering, make_clusters(config.steering))
-total = totals(mine, [], sum(s.steered for s in found), config, processes)
+coefficients, _ = steer(mine, config.steering, make_clusters(config.steering))
+total = totals(mine, [], mine, config, processes)
 if wrong:  # each process normalises by its own tokens
     own = sum(len(row.completion_ids) for row in mine)
-    total = type(total)(own * processes.world, own * processes.world, 1.0, total.steered)
+    total = type(total)(own * processes.world, own * processes.world, 1.0, total.steering)
 backward(module, mine, set(mine), coefficients, total, config, processes)
 norm = processes.clip(module, 1e9)
 found = {n.removeprefix("module."): (p.grad.full_tensor() if hasattr(p.grad, "full_tensor") else p.grad)

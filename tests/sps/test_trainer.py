@@ -91,6 +91,17 @@ def test_a_run_leaves_what_it_should(model_folder: Path, tmp_path: Path) -> None
     assert all(torch.equal(final[name.removeprefix("model.")], value) for name, value in kept.items())
 
 
+def test_trackers_get_the_pass_at_k_of_every_evaluation(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracked: list[tuple[int, dict[str, float]]] = []
+    monkeypatch.setattr("sps.logs.Log.track", lambda _, step, figures: tracked.append((step, dict(figures))))
+    result = run(model_folder, tmp_path / "run")
+    observed = [(step, figures) for step, figures in tracked if "pass@1" in figures]
+    assert [step for step, _ in observed] == [0, 3, 6]
+    assert observed[-1][1] == {f"pass@{row['k']}": pytest.approx(row["after"].mean) for row in result["passk"]}
+
+
 def test_the_same_seed_is_the_same_run_and_another_is_not(model_folder: Path, tmp_path: Path) -> None:
     for name in ("one", "two"):
         run(model_folder, tmp_path / name)

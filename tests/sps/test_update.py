@@ -22,14 +22,14 @@ def settings(tokens: int = 100_000, **rooms: Any) -> Config:
 def gradient(policy: Policy, rows: Sequence[Row], config: Config, steered: bool = False) -> dict[str, torch.Tensor]:
     processes = Processes("ddp", False, policy)
     policy.zero_grad()
-    coefficients, found = {}, []
+    coefficients: dict[Row, float] = {}
     if steered:
         for row, values in zip(rows, score(policy, rows, config, processes), strict=True):
             row.log_prob = float(values.double().sum())
-        coefficients, found = steer(rows, config.steering, make_clusters(config.steering))
+        coefficients, _ = steer(rows, config.steering, make_clusters(config.steering))
     rehearsed = [row for row in rows if row.rehearsed]
     reinforced = [row for row in rows if not row.rehearsed]
-    total = totals(reinforced, rehearsed, sum(s.steered for s in found), config, processes)
+    total = totals(reinforced, rehearsed, reinforced, config, processes)
     backward(policy, rows, set(reinforced), coefficients, total, config, processes)
     return {name: p.grad.clone() for name, p in policy.named_parameters() if p.grad is not None}
 
@@ -114,7 +114,10 @@ def test_the_policy_gradient_is_the_plain_formula(policy: Policy) -> None:
 
 @pytest.mark.parametrize("power", [0.0, 1.0])
 def test_the_steering_gradient_is_that_of_the_divergence(policy: Policy, power: float) -> None:
-    """coefficient x KL(uniform ‖ softmax of log-probability over length^power, of the right ones), by autograd."""
+    """coefficient x KL(uniform ‖ softmax of log-probability over length^power, of the right ones), by autograd.
+
+    Averaged over the step's prompts, and over the mean length where scores are sums over it.
+    """
     rows = random_rows(2, 5)
     config = settings(30, steering={"coefficient": 0.7, "length_exponent": power})
     for row in rows:
@@ -130,9 +133,28 @@ def test_the_steering_gradient_is_that_of_the_divergence(policy: Policy, power: 
             scores.append(stats.logprobs.double().sum() / len(row.completion_ids) ** power)
         log_p = torch.stack(scores).log_softmax(0)
         loss = loss + (-torch.tensor(float(len(members))).log() - log_p).mean()
-    (0.7 * loss / 2).backward()
+    mean_length = sum(len(row.completion_ids) for row in rows) / len(rows)
+    (0.7 * loss / 2 / mean_length ** (1 - power)).backward()
     plain = {name: p.grad for name, p in policy.named_parameters() if p.grad is not None}
     assert largest_difference(ours, plain) < 1e-5
+
+
+def test_a_coefficient_of_one_pushes_as_an_advantage_does(policy: Policy) -> None:
+    """A completion off by 1 / group is pushed as the token-level policy gradient pushes an advantage of 1."""
+    rows = random_rows(2, 5)
+    config = settings(steering={"coefficient": 1.0}, objective={"normalise": "token"})
+    for row in rows:
+        row.advantage, row.sampler_logprobs = 0.0, torch.zeros(0)
+    row = rows[3]
+    processes = Processes("ddp", False, policy)
+    total = totals(rows, [], rows, config, processes)
+    found = []
+    for advantage, share in [(1.0, 0.0), (0.0, -1 / 5)]:
+        policy.zero_grad()
+        row.advantage, row.sampler_logprobs = advantage, next(iter(score(policy, [row], config, processes)))
+        backward(policy, [row], {row} if advantage else set(), {row: share} if share else {}, total, config, processes)
+        found.append({name: p.grad.clone() for name, p in policy.named_parameters() if p.grad is not None})
+    assert largest_difference(*found) < 1e-5
 
 
 def test_masked_rows_neither_count_nor_train(policy: Policy) -> None:
