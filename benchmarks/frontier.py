@@ -6,14 +6,15 @@
     sps compare frontier/countdown-grpo-0 frontier/countdown-sps-0.3-0   # pictures
 
 Runs that are done, or kept under the same settings, are not run again, and killed ones go on; two terminals may share
-the work by --seeds. One tiny policy per task and seed starts all its methods. A method's line goes through its means over
-seeds at every evaluation, so it holds what stopping early would give; an SPS point is compared with each line at the
-same Pass@1.
+the work by --seeds. One tiny policy per task and seed starts all its methods. A method's line goes through its means
+over seeds at every evaluation, so it holds what stopping early would give; an SPS point is compared with each line at
+the same Pass@1.
 """
 
 import argparse
 import hashlib
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,10 @@ METHODS: dict[str, list[str]] = {
     # Equal rollouts: groups without spread are left out, as DAPO does, but not replaced by new ones.
     "dapo": ["objective.preset=dapo", "objective.soft_tokens=4", "objective.dynamic_rounds=1"],
     **{f"entropy-{bonus}": [f"objective.entropy_bonus={bonus}"] for bonus in (0.01, 0.03, 0.1, 0.3)},
-    **{f"dph-{weight}": ["objective.preset=dph", f"objective.forward_kl={weight}"] for weight in (0.1, 0.3)},
+    **{
+        f"dph-{weight}": ["objective.preset=dph", f"objective.forward_kl={weight}", "objective.forward_kl_solved=0.1"]
+        for weight in (0.1, 0.3)
+    },
     **{f"passk-{k}": ["objective.preset=passk", f"objective.passk={k}"] for k in (4, 8)},
     "weighted_reinforce": ["objective.preset=weighted_reinforce"],
     **{f"sps-{c}": [f"steering.coefficient={c}"] for c in (0.1, 0.3, 1.0, 3.0)},
@@ -95,7 +99,7 @@ def keep(root: Path) -> None:
         name = digest(settings(path.parent, task, method, int(seed)))
         found[name] = {
             "settings": name, "task": task, "method": method, "seed": int(seed), "steps": steps,
-            "passk": np.round(values, 5).tolist(), "versions": {name: versions[name] for name in ("serm", "torch", "machine")},
+            "passk": np.round(values, 5).tolist(), "torch": versions["torch"], "machine": versions["machine"],
         }  # fmt: skip
     rows = sorted(found.values(), key=lambda row: (row["task"], row["method"], row["seed"]))
     KEPT.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
@@ -168,7 +172,7 @@ def table(task: str) -> None:
 
 def at(line: NDArray[np.float64], reached: float) -> float:
     """Pass@64 of a line (points, 2) where its Pass@1 first reaches this much; NaN where it never does."""
-    for before, after in zip(line, line[1:], strict=False):
+    for before, after in pairwise(line):
         if before[0] <= reached <= after[0]:
             share = (reached - before[0]) / (after[0] - before[0]) if after[0] > before[0] else 0.0
             return float(before[1] + share * (after[1] - before[1]))
