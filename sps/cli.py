@@ -21,7 +21,7 @@ On a laptop, from nothing, in minutes:
   sps train --set steering.coefficient=0 --set output=runs/grpo
   sps compare runs/sps runs/grpo                 table, curves, and the Pass@1-Pass@k frontier
 
-Configurations that come with it: tiny-arithmetic, tiny-countdown, smollm2-gsm8k, qwen2.5-1.5b-math.
+Configurations that come with it: tiny-arithmetic, tiny-countdown, smollm2-arithmetic, smollm2-gsm8k, qwen2.5-1.5b-math.
 Several GPUs: [bold]accelerate launch -m sps.cli train --config ...[/bold]""",
 )
 

@@ -24,7 +24,7 @@ class TaskSettings(Room):
         None, description="user: module:function(completion, example) -> str, a solution's canonical form."
     )
     correct_at: float = Field(1.0, description="user: a reward of at least this counts as correct.")
-    level: int = Field(1, ge=1, description="Generated tasks: difficulty.")
+    level: int = Field(1, ge=0, description="Generated tasks: difficulty.")
     train_size: int = Field(2_000, ge=1, description="Generated tasks: number of training problems.")
     test_size: int = Field(200, ge=1, description="Generated tasks: number of held-out problems.")
     seed: int = Field(0, description="Generated tasks: draws the problems.")

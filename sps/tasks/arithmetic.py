@@ -1,6 +1,6 @@
 """Generated problems a·b + c, worked in one of many ways: how the product is cut, and when each part is added.
 
-A terse solution is a running chain such as 240+56=296+25=321 for 37*8+25: every equals sign gives the value so far,
+A terse solution is a line, a running chain such as 240+56=296+25=321 for 37*8+25: every = gives the value so far,
 and the last one the answer. Each way suits other problems: rounding 39 up, halving an even b, adding c early.
 """
 
@@ -41,6 +41,7 @@ class Level:
 
 
 LEVELS = {
+    0: Level(range(2, 10), range(1, 10)),  # single digits: within reach of a small language model
     1: Level(range(11, 50), range(1, 10)),
     2: Level(range(11, 100), range(11, 100)),
     3: Level(range(101, 1_000), range(101, 1_000)),
@@ -80,6 +81,7 @@ class Arithmetic:
         solution in words, its equations."""
         problem = Problem(*example.answer)
         if self.terse:
+            completion = completion.partition("\n")[0]  # a language model goes on with another sum
             correct = completion.rpartition("=")[2] == str(problem.value)
         else:
             correct = plain_number(final_answer(completion) or "") == problem.value
