@@ -1,0 +1,63 @@
+"""Settings: one class per room, a file for each part of the house. How they are read is in `serm.configure`."""
+
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from serm.config.annotation import AnnotationSettings, AnnotatorSettings
+from serm.config.data import IngestSettings, LabelSettings, WindowSettings
+from serm.config.mining import ClickSettings, MiningSettings, ShiftSettings
+from serm.config.model import EvaluationSettings, RelevanceSettings, UpdateSettings
+from serm.config.room import Room
+from serm.config.simulation import STRATEGIES, BacktestSettings, SimulateLLMSettings, SimulateSettings
+
+__all__ = [
+    "STRATEGIES",
+    "AnnotationSettings",
+    "AnnotatorSettings",
+    "BacktestSettings",
+    "ClickSettings",
+    "Config",
+    "EvaluationSettings",
+    "IngestSettings",
+    "LabelSettings",
+    "MiningSettings",
+    "RelevanceSettings",
+    "Room",
+    "ShiftSettings",
+    "SimulateLLMSettings",
+    "SimulateSettings",
+    "UpdateSettings",
+    "WindowSettings",
+]
+
+
+class Config(BaseSettings):
+    """Everything that a workspace can be told."""
+
+    model_config = SettingsConfigDict(env_prefix="SERM_", env_nested_delimiter="__", extra="forbid")
+
+    seed: int = 0
+    labels: LabelSettings = LabelSettings()
+    window: WindowSettings = WindowSettings()
+    ingest: IngestSettings = IngestSettings()
+    relevance: RelevanceSettings = RelevanceSettings()
+    shift: ShiftSettings = ShiftSettings()
+    clicks: ClickSettings = ClickSettings()
+    mining: MiningSettings = MiningSettings()
+    annotation: AnnotationSettings = AnnotationSettings()
+    update: UpdateSettings = UpdateSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    simulate: SimulateSettings = SimulateSettings()
+    backtest: BacktestSettings = BacktestSettings()
+    simulate_llm: SimulateLLMSettings = SimulateLLMSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment wins over the file; --set is applied last, by `serm.configure.load`."""
+        return env_settings, init_settings

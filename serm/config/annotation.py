@@ -1,0 +1,73 @@
+"""Settings of the annotators and of agreement."""
+
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator
+
+from serm.config.room import Room
+
+
+class AnnotatorSettings(Room):
+    """One LLM."""
+
+    name: str = Field(min_length=1, max_length=64)
+    model: str = Field(description="The model's name at its endpoint.")
+    base_url: str = Field("http://127.0.0.1:8808/v1", description="OpenAI-compatible endpoint.")
+    api_key_env: str = Field("OPENAI_API_KEY", description="Environment variable that holds the key.")
+    temperature: float = Field(0.7, ge=0)
+    concurrency: int = Field(8, ge=1, description="Calls in flight at once.")
+    timeout: float = Field(60.0, gt=0, description="Seconds for one attempt of a call.")
+    retries: int = Field(6, ge=0, description="Attempts after the first, on 429, 5xx, timeouts and lost connections.")
+    backoff: float = Field(0.5, gt=0, description="Seconds before the first retry; doubled each time, up to 30.")
+    give_up_after: int = Field(5, ge=1, description="Pairs failing in a row, with no answer between, that end its run.")
+    trace: bool = Field(True, description="Send query, doc_id and annotator as the request's metadata field.")
+    extra_body: dict[str, Any] = Field({}, description="More request fields, such as {store: true} at api.openai.com.")
+
+    @field_validator("base_url")
+    @classmethod
+    def _plain_url(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("give an address such as https://api.example.com/v1")
+        if parts.username or parts.password:
+            raise ValueError("leave the credentials out of the address; name a variable with api_key_env")
+        return url.rstrip("/")
+
+
+class AnnotationSettings(Room):
+    """How LLMs label and when a label is kept."""
+
+    annotators: list[AnnotatorSettings] = Field(
+        [
+            AnnotatorSettings(name="ada", model="stand-in-a"),
+            AnnotatorSettings(name="ben", model="stand-in-b"),
+        ],
+        min_length=1,
+    )
+    paths: int = Field(3, ge=1, le=128, description="Independent reasoning paths per annotator and pair.")
+    minimum_support: float = Field(0.5, ge=0, lt=1, description="A stable label needs more than this share of paths.")
+    adaptive: bool = Field(True, description="Stop asking an annotator once its majority cannot change.")
+    knowledge_documents: int = Field(3, ge=0, description="Nearest documents shown as background; 0 = none.")
+    knowledge_characters: int = Field(1_200, ge=1, description="Most characters of background in a prompt.")
+    knowledge_plugins: list[str] = Field([], description="module:function(query) -> list of texts.")
+    max_document_characters: int = Field(2_000, ge=1)
+    max_completion_tokens: int = Field(400, ge=16)
+    guidelines: str = Field("", description="Label guidelines of the domain, put into the prompt.")
+    batch_pairs: int = Field(64, ge=1, description="Finished pairs per commit of the annotations table.")
+    ledger: str = Field("", description="SQLAlchemy URL of the ledger of calls; empty = SQLite in the workspace.")
+
+    @field_validator("annotators")
+    @classmethod
+    def _one_name_each(cls, annotators: list[AnnotatorSettings]) -> list[AnnotatorSettings]:
+        names = [annotator.name for annotator in annotators]
+        if len(set(names)) < len(names):
+            raise ValueError("give every annotator a name of its own")
+        return annotators
+
+    @field_validator("ledger")
+    @classmethod
+    def _no_password(cls, url: str) -> str:
+        if urlsplit(url).password:
+            raise ValueError("leave the password out (settings are stored with every run); use PGPASSWORD or ~/.pgpass")
+        return url

@@ -1,0 +1,57 @@
+"""Settings of shift, clicks and mining."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from serm.config.room import Room
+
+
+class ShiftSettings(Room):
+    """Distribution shift between the reference and the current window."""
+
+    sample: int = Field(2_000, ge=50, description="Fixed subsample per window: verdicts do not depend on its size.")
+    minimum: int = Field(50, ge=10, description="Fewer distinct queries than this in a window: no verdict.")
+    false_discovery_rate: float = Field(0.01, gt=0, lt=1, description="Benjamini-Hochberg level over the views.")
+    mild_effect: float = Field(0.05, ge=0, description="Effect from which a significant view counts.")
+    strong_effect: float = Field(0.15, ge=0, description="Effect from which the verdict is strong.")
+    clusters: int = Field(20, ge=2, description="Query clusters looked at for growth.")
+    growth: float = Field(1.5, ge=1, description="A cluster has grown when its share is so many times what it was.")
+    scored: int = Field(400, ge=50, description="Searches per window whose top result the model scores.")
+
+
+class ClickSettings(Room):
+    """The click model that takes bias and sparsity out of raw clicks."""
+
+    model: Literal["pbm", "dbn"] = "dbn"
+    iterations: int = Field(30, ge=1)
+    prior_clicks: float = Field(1.0, gt=0, description="Beta prior: pseudo-clicks per pair.")
+    prior_skips: float = Field(4.0, gt=0, description="Beta prior: pseudo-skips per pair.")
+
+
+class MiningSettings(Room):
+    """What the miner takes, and how much of it."""
+
+    budget: int = Field(1_000, ge=1, description="Pairs per round.")
+    quiet_share: float = Field(0.25, gt=0, le=1, description="Share of the budget spent when nothing shifted.")
+    thresholds: Literal["quantile", "absolute"] = "quantile"
+    dwell: float = Field(30.0, gt=0, description="tau_u: seconds of dwell that count as engagement.")
+    low_score: float = Field(0.5, ge=0, le=1, description="tau_c: f below this share of the scale is low.")
+    click: float = Field(0.5, ge=0, le=1, description="tau_cm: click-model attractiveness that counts as a click.")
+    disagreement: float = Field(0.25, ge=0, description="Absolute threshold on MD, as a share of the scale.")
+    uncertainty: float = Field(0.5, ge=0, description="Absolute threshold on MU, as a share of log|Y|.")
+    quantile: float = Field(0.9, gt=0, lt=1, description="Quantile mode: each agent takes what lies above this.")
+    candidates: int = Field(20_000, ge=1, description="Most pairs of the window that the model scores.")
+    per_query: int = Field(5, ge=1, description="Most pairs taken from one query.")
+    per_session: int = Field(3, ge=1, description="Most clicks of one session that count.")
+    sessions: int = Field(1, ge=1, description="Distinct clicking sessions that a pair needs to count as clicked.")
+    duplicate_similarity: float = Field(0.97, gt=0, le=1, description="Cosine above which two pairs are one.")
+    scores: Literal["model", "logged"] = Field(
+        "model", description="logged: use the log's own scores; no model is loaded and only feedback and click work."
+    )
+    judged: int = Field(4_000, ge=0, description="Most pairs, the most uncertain first, that get K passes.")
+    coverage: float = Field(0.5, ge=0, le=1, description="Share of the budget split over query clusters by traffic.")
+    grown_weight: float = Field(2.0, ge=1, description="How much more of it a grown cluster gets.")
+    bot_clicks: int = Field(4, ge=1, description="A session with fewer clicks than this is never taken for a bot.")
+    bot_dwell: float = Field(2.0, ge=0, description="Seconds; bots' median dwell is below this.")
+    bot_share: float = Field(0.5, ge=0, le=1, description="Bots click at least this share of what they are shown.")

@@ -1,0 +1,55 @@
+"""Settings of the relevance model, its updates and its evaluation."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from serm.config.room import Room
+
+
+class RelevanceSettings(Room):
+    """The relevance model and its training."""
+
+    base: str = Field("embedded:minilm", description="Starting weights: embedded:minilm, a folder, or a hub name.")
+    family: Literal["cross_encoder", "generative"] = "cross_encoder"
+    embedder: str = Field("embedded:minilm", description="Sentence embeddings: embedded:minilm, a folder, a hub name.")
+    max_tokens: int = Field(96, ge=8, description="Tokens of query and document together.")
+    batch_tokens: int = Field(8_192, ge=64, description="Tokens per scoring batch (pairs are sorted by length).")
+    batch_pairs: int = Field(32, ge=1, description="Pairs per training step.")
+    learning_rate: float = Field(1e-4, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+    warmup_share: float = Field(0.1, ge=0, le=1)
+    max_epochs: float = Field(3.0, gt=0, description="Most passes over the training pairs.")
+    evaluate_every: int = Field(100, ge=1, description="Steps between dev evaluations.")
+    patience: int = Field(3, ge=1, description="Stop after this many dev evaluations without a better NDCG@10.")
+    checkpoint_every: int = Field(100, ge=1, description="Steps between resumable checkpoints.")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where the processor has it.")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
+    passes: int = Field(5, ge=2, description="K judgments per pair for the disagreement agent.")
+
+
+class UpdateSettings(Room):
+    """The training mixture of an update."""
+
+    new_share: float = Field(0.5, gt=0, le=1, description="Share of each epoch drawn from this round's labels.")
+    earlier_share: float = Field(0.2, ge=0, le=1, description="... from earlier rounds' labels.")
+    original_share: float = Field(0.3, ge=0, le=1, description="... from the original human train split.")
+    learning_rate: float = Field(5e-5, gt=0)
+    epochs: float = Field(2.0, gt=0, description="Passes over this round's labels.")
+    calibration_pairs: int = Field(
+        300,
+        ge=0,
+        description="Human-judged pairs that the annotators label once, to learn how they err; 0 = none.",
+    )
+    minimum_labels: int = Field(20, ge=1, description="Fewer kept labels than this: no update.")
+
+
+class EvaluationSettings(Room):
+    """Measures, intervals and the gate."""
+
+    measures: list[str] = Field(["nDCG@1", "nDCG@5", "nDCG@10", "RR"], description="ir_measures names.")
+    gate_measure: str = Field("nDCG@10", description="The measure that the gate compares.")
+    resamples: int = Field(2_000, ge=100, description="Bootstrap resamples over queries.")
+    minimum_queries: int = Field(30, ge=2, description="Fewer judged queries than this: the gate refuses.")
+    alpha: float = Field(0.05, gt=0, lt=1, description="Level of the paired test.")
+    anchor_tolerance: float = Field(0.01, ge=0, description="Largest loss on the anchor set that is let pass.")
