@@ -219,8 +219,8 @@ function showVotes(votes) {
 function showWhy(pair) {
   const facts = [
     ["Mined because", pair.mined_because],
-    ["By", (pair.agents ?? []).join(", ")],
-    ["Votes", pair.reason],
+    ["Mined by", (pair.agents ?? []).join(", ")],
+    ["Not kept because", pair.reason],
     ["Round", pair.round],
   ];
   $("why").replaceChildren(...facts.filter(([, fact]) => fact !== null && fact !== "").map(([name, fact]) => {
