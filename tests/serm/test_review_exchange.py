@@ -186,7 +186,7 @@ def test_label_studios_rows_that_do_not_fit_are_refused_one_by_one(workspace: Wo
     summary = import_decisions(workspace, path)
     assert (summary.rows, summary.unanswered, summary.answers) == (8, 1, 8)
     assert (summary.added, summary.unchanged, summary.refused) == (3, 1, 4)
-    written = {judge: grade for judge, grade in workspace.read("judgments").select("judge", "grade").iter_rows()}
+    written = dict(workspace.read("judgments").select("judge", "grade").iter_rows())
     assert written == {"label-studio:3": 3, "label-studio:ida@example.org": 2, "label-studio:unknown": 1}
     assert workspace.read("quarantine").sort("row")["row"].to_list() == [4, 5, 7, 8]
 
@@ -195,7 +195,7 @@ def test_label_studios_rows_that_do_not_fit_are_refused_one_by_one(workspace: Wo
 def test_files_of_neither_tool_are_named(workspace: Workspace, tmp_path: Path, text: str) -> None:
     path = tmp_path / "x.json"
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(ValueError, match="x.json"):
+    with pytest.raises(ValueError, match=r"x\.json"):
         import_decisions(workspace, path)
     with pytest.raises(ValueError, match="no such file"):
         import_decisions(workspace, tmp_path / "absent.json")
