@@ -1,6 +1,6 @@
 """Every verb of the command line as a plain function, in one place for notebooks and programs."""
 
-from serm.annotation.verbs import annotate, review_queue
+from serm.annotation.verbs import annotate
 from serm.demo import demo
 from serm.evaluation import evaluate, gate
 from serm.evolution.compare import backtest
@@ -9,6 +9,7 @@ from serm.evolution.update import update
 from serm.ingest import ingest
 from serm.mining import mine
 from serm.registry import promote, rollback
+from serm.review.queue import review_queue
 from serm.simulate import simulate
 from serm.status import status
 

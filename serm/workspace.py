@@ -10,7 +10,7 @@ import random
 import time
 import traceback
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -201,9 +201,17 @@ class Workspace:
         """Add new rows and replace changed ones by key, atomically; returns how many were new or changed."""
         return self._write(table, frame, replace=True)
 
+    def remove(self, table: str, keys: pl.DataFrame) -> int:
+        """Take the rows with these keys out in one atomic commit; returns how many. Earlier versions hold them."""
+        return 0 if self._delta(table) is None else self._commit(table, keys.select(TABLES[table].key), self._remove)
+
     def _write(self, table: str, frame: pl.DataFrame, replace: bool) -> int:
         spec = TABLES[table]
         rows = spec.conform(frame).unique(list(spec.key), keep="last" if replace else "first", maintain_order=True)
+        return self._commit(table, rows, self._replace if replace else self._append)
+
+    def _commit(self, table: str, rows: pl.DataFrame, change: Callable[[DeltaTable, pl.DataFrame, Table], int]) -> int:
+        spec = TABLES[table]
         if rows.is_empty():
             return 0
         for attempt in range(COMMIT_ATTEMPTS):
@@ -214,7 +222,7 @@ class Workspace:
                     delta = DeltaTable.create(
                         self.url("tables", table), rows.to_arrow().schema, storage_options=self.storage_options
                     )
-                return self._replace(delta, rows, spec) if replace else self._append(delta, rows, spec)
+                return change(delta, rows, spec)
             except DeltaError as error:
                 if not isinstance(error, CommitFailedError) and "already exists" not in str(error):
                     raise
@@ -238,15 +246,22 @@ class Workspace:
         changed = rows.join(present, on=rows.columns, how="anti", nulls_equal=True)
         if changed.is_empty():
             return 0
-        same = " AND ".join(
-            f"old.{name} = new.{name}"
-            if name in spec.required
-            else f"(old.{name} = new.{name} OR (old.{name} IS NULL AND new.{name} IS NULL))"
-            for name in spec.key
+        merge = delta.merge(
+            changed.to_arrow(), _same_key(spec), source_alias="new", target_alias="old", commit_properties=ONCE
         )
-        merge = delta.merge(changed.to_arrow(), same, source_alias="new", target_alias="old", commit_properties=ONCE)
         merge.when_matched_update_all().when_not_matched_insert_all().execute()
         return changed.height
+
+    @staticmethod
+    def _remove(delta: DeltaTable, rows: pl.DataFrame, spec: Table) -> int:
+        present = _sharing_a_key(delta, rows, spec).select(spec.key).collect(engine="streaming")
+        if present.is_empty():
+            return 0
+        merge = delta.merge(
+            present.to_arrow(), _same_key(spec), source_alias="new", target_alias="old", commit_properties=ONCE
+        )
+        merge.when_matched_delete().execute()
+        return present.height
 
     # --- runs ---------------------------------------------------------------------------------------------------
 
@@ -289,6 +304,16 @@ def _absolute(root: str) -> str:
     if wrong := [letter for letter in path if letter in UNADDRESSABLE]:
         raise WorkspaceError(f"{path}: a workspace's path may not contain {wrong[0]!r}; choose another folder")
     return path
+
+
+def _same_key(spec: Table) -> str:
+    """The merge condition: the row `new` is the row `old`."""
+    return " AND ".join(
+        f"old.{name} = new.{name}"
+        if name in spec.required
+        else f"(old.{name} = new.{name} OR (old.{name} IS NULL AND new.{name} IS NULL))"
+        for name in spec.key
+    )
 
 
 def _lazy(delta: DeltaTable, spec: Table) -> pl.LazyFrame:

@@ -1,6 +1,6 @@
 """The annotator: LLMs label mined pairs, vote within, agree across; disagreements wait for a person.
 
-Verbs: `serm.annotation.verbs.annotate` and `review_queue`; without a workspace: `serm.annotation.core.annotate_pairs`.
+Verb: `serm.annotation.verbs.annotate`; without a workspace: `serm.annotation.core.annotate_pairs`.
 """
 
 from serm.annotation.agreement import agree, stable_label, unify

@@ -1,4 +1,4 @@
-"""The verbs annotate and review_queue: the workspace's mined pairs in, annotations out, batch by batch.
+"""The verb annotate: the workspace's mined pairs in, annotations out, batch by batch.
 
 A pair that failed is not written: whatever has no row is annotated by the next call, so a rerun completes the job.
 Every answer that was had in the meantime waits in the ledger and is not paid for again.
@@ -99,29 +99,6 @@ def configured_llms(config: Config) -> dict[str, LLM]:
         annotator.name: OpenAICompatible(annotator, settings.max_completion_tokens, config.labels.scale)
         for annotator in settings.annotators
     }
-
-
-def review_queue(workspace: Workspace, round: int | None = None) -> pl.DataFrame:
-    """Pairs that the annotators could not agree on and no person has judged, most useful first.
-
-    Returns columns round, query, doc_id, title, reason, votes (JSON), agents, mined_because, priority.
-    """
-    review = workspace.scan("annotations").filter(pl.col("status") == "review")
-    if round is not None:
-        review = review.filter(pl.col("round") == round)
-    mined = workspace.scan("mined").select(
-        "round", *PAIR, "agents", pl.col("reason").alias("mined_because"), "priority"
-    )
-    titles = workspace.scan("documents").select("doc_id", "title").unique("doc_id")
-    return (
-        review.select("round", *PAIR, "reason", "votes")
-        .join(workspace.scan("judgments").filter(pl.col("split") != "hidden").select(PAIR), on=PAIR, how="anti")
-        .join(mined, on=["round", *PAIR], how="left")
-        .join(titles, on="doc_id", how="left")
-        .select("round", *PAIR, "title", "reason", "votes", "agents", "mined_because", "priority")
-        .sort(["round", "priority", *PAIR], descending=[True, True, False, False], nulls_last=True)
-        .collect()
-    )
 
 
 def _open_pairs(workspace: Workspace, round: int | None) -> tuple[int, pl.DataFrame]:

@@ -16,6 +16,8 @@ def mix(
 ) -> pl.DataFrame:
     """One pass of training pairs [query, text, label, weight, agreed] made of three frames [query, text, label].
 
+    `new` and `earlier` may have a boolean column `agreed`, false where a person gave the label; without it all labels
+    are what the annotators agreed on. `agreed` labels are evidence of known strength in training, others are truth.
     `settings.epochs` passes over `new` are `settings.new_share` of the result; what a source lacks, the original
     judgments fill. Sampling repeats a row only when its source is smaller than its share.
     """
@@ -25,12 +27,16 @@ def mix(
     amount_earlier = round(total * settings.earlier_share) if earlier.height else 0
     amount_original = max(0, round(total) - amount_new - amount_earlier) if original.height else 0
     parts = [
-        draw(frame.select(COLUMNS), amount, rng).with_columns(pl.lit(agreed).alias("agreed"))
+        draw(frame.select(*COLUMNS, _agreed(frame, agreed)), amount, rng)
         for frame, amount, agreed in (
             (new, amount_new, True), (earlier, amount_earlier, True), (original, amount_original, False),
         )
     ]  # fmt: skip
     return pl.concat(parts).with_columns(pl.lit(1.0).alias("weight"))
+
+
+def _agreed(frame: pl.DataFrame, otherwise: bool) -> pl.Expr:
+    return pl.col("agreed") if "agreed" in frame.columns else pl.lit(otherwise).alias("agreed")
 
 
 def draw(frame: pl.DataFrame, amount: int, rng: np.random.Generator) -> pl.DataFrame:

@@ -74,7 +74,7 @@ def _next(workspace: Workspace, round: int) -> UpdateSummary:
     if new.height < config.update.minimum_labels:
         raise WorkspaceError(
             f"round {round}: {new.height} kept labels, fewer than update.minimum_labels "
-            f"({config.update.minimum_labels}); mine and annotate more"
+            f"({config.update.minimum_labels}); mine and annotate more, or judge pairs: serm review"
         )
     earlier = kept.filter(pl.col("round") < round)
     original = original_pairs(workspace)
@@ -198,21 +198,26 @@ def original_pairs(workspace: Workspace) -> pl.DataFrame:
 
 
 def labelled_pairs(workspace: Workspace) -> pl.DataFrame:
-    """Every kept annotation as [round, query, doc_id, text, label]; a person's later judgment of a pair wins."""
-    of_a_round = (pl.col("status") == "kept") & (pl.col("round") > CALIBRATION)
-    kept = workspace.scan("annotations").filter(of_a_round).select("round", "query", "doc_id", "label")
+    """Every label of the rounds as [round, query, doc_id, text, label, agreed]: what was kept, or what a person said.
+
+    A person's judgment wins over the annotators', and one of the train split labels a pair that went to review; it is
+    not `agreed`, so it trains as truth.
+    """
+    of_a_round = pl.col("status").is_in(["kept", "review"]) & (pl.col("round") > CALIBRATION)
+    kept = workspace.scan("annotations").filter(of_a_round).select("round", "query", "doc_id", "label", "status")
     people = (
         workspace.scan("judgments")
         .filter(pl.col("split").is_in(["train", "dev"]) & ~pl.col("judge").str.starts_with(LLM_JUDGE))
         .group_by("query", "doc_id")
-        .agg(pl.col("grade").median().floor().cast(pl.Int32))
+        .agg(pl.col("grade").median().floor().cast(pl.Int32), train=(pl.col("split") == "train").any())
     )
     documents = workspace.scan("documents").select("doc_id", "text")
     return (
         kept.join(people, on=["query", "doc_id"], how="left")
-        .with_columns(label=pl.coalesce("grade", "label"))
+        .filter((pl.col("status") == "kept") | pl.col("train"))
+        .with_columns(label=pl.coalesce("grade", "label"), agreed=pl.col("grade").is_null())
         .join(documents, on="doc_id", how="inner")
-        .select("round", "query", "doc_id", "text", "label")
+        .select("round", "query", "doc_id", "text", "label", "agreed")
         .sort("round", "query", "doc_id")
         .collect()
     )

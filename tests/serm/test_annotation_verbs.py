@@ -15,8 +15,9 @@ from serm.annotation.core import annotate_pairs
 from serm.annotation.ledger import Ledger
 from serm.annotation.llm import Messages, ProviderError, Reply
 from serm.annotation.stand_in import StandInLLM
-from serm.annotation.verbs import AnnotatorsLostError, annotate, review_queue
+from serm.annotation.verbs import AnnotatorsLostError, annotate
 from serm.config import SimulateLLMSettings
+from serm.review.queue import review_queue
 from serm.simulate.llm_server import Server, running
 from serm.simulate.standin import StandIn
 from serm.workspace import Workspace, WorkspaceError
