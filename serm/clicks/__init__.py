@@ -28,7 +28,7 @@ def fit(name: str, settings: ClickSettings, log: pl.DataFrame | pl.LazyFrame | P
     A list is one (session, query, ts); it need not be whole. Extra columns are ignored. The log is read slice by slice.
 
     Raises:
-        ValueError: no model has that name, a column is absent or has nulls, a position is below 1, or no rows are there.
+        ValueError: no model has that name, a column is absent or has nulls, a position is below 1, or no rows.
     """
     known = MODELS | BASELINES
     if name not in known:

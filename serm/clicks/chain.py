@@ -55,7 +55,7 @@ class Chain:
         """P(examined | the other clicks of its list, not attracted) of each row, 0..1: see `ClickModel.examined`."""
         lists, alpha, stops = self._read(impressions)
         before = filtered(lists, alpha, stops, self.gamma)
-        tail, _ = silence(lists, alpha, self.gamma ** lists.gap.astype(float))
+        tail, _ = silence(lists, alpha, crossing(lists, self.gamma))
         chance = before * tail / np.maximum(1 - before * (1 - tail), SMALLEST)
         return pl.Series("examined", lists.scatter(np.where(lists.clicked_below(), 1.0, chance)))
 
@@ -100,9 +100,15 @@ def fitted(
     return Chain(name, patterns.pairs, alpha, sigma, positions, onward, gamma, reached / shown)
 
 
+def crossing(lists: Lists, gamma: float) -> Floats:
+    """gamma ** gap of each row; shape (n,)."""
+    gap = lists.gap
+    return np.asarray((gamma ** np.arange(int(gap.max()) + 1, dtype=float))[gap])
+
+
 def forward(lists: Lists, alpha: Floats, stops: Floats, gamma: float) -> Floats:
     """P(examined) per row before any click is known."""
-    examined = gamma ** lists.gap.astype(float)
+    examined = crossing(lists, gamma)
     for above, under in lists.steps():
         examined[under] *= examined[above] * (1 - alpha[above] * stops[above])
     return examined
@@ -110,7 +116,7 @@ def forward(lists: Lists, alpha: Floats, stops: Floats, gamma: float) -> Floats:
 
 def filtered(lists: Lists, alpha: Floats, stops: Floats, gamma: float) -> Floats:
     """P(examined | the clicks above) per row."""
-    examined = gamma ** lists.gap.astype(float)
+    examined = crossing(lists, gamma)
     for above, under in lists.steps():
         before, a = examined[above], alpha[above]
         skipped = before * (1 - a) / np.maximum(1 - before * a, SMALLEST)
@@ -140,8 +146,7 @@ class Expected:
 def expected(lists: Lists, alpha: Floats, stops: Floats, gamma: float) -> Expected:
     """The E step: posteriors given all clicks of a list."""
     clicked, below = lists.clicked, lists.clicked_below()
-    gap = lists.gap
-    crossed = gamma ** gap.astype(float) if gamma < 1 else np.ones(gap.size)
+    gap, crossed = lists.gap, crossing(lists, gamma)
     tail, silent = silence(lists, alpha, crossed)
     # Given silence from here on, the chance that the row was looked at, if the user was ready to go on.
     reached = crossed * silent / np.maximum(1 - crossed * (1 - silent), SMALLEST)

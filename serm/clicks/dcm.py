@@ -51,10 +51,9 @@ def fit(settings: ClickSettings, patterns: Patterns) -> Chain:
             found = expected(lists, alpha[lists.pair], 1 - onward[rank], 1.0)
             clicks[batch.span] += batch.sums(weight * lists.clicked)
             examined[batch.span] += batch.sums(weight * found.examined)
-            for above, _under in lists.steps():
-                clicked = weight[above] * lists.clicked[above]
-                on += np.bincount(rank[above], clicked * (1 - found.stopped[above]), positions.size)
-                asked += np.bincount(rank[above], clicked, positions.size)
+            clicked = weight * (lists.clicked & lists.followed())
+            on += np.bincount(rank, clicked * (1 - found.stopped), positions.size)
+            asked += np.bincount(rank, clicked, positions.size)
         alpha, onward = shrunk(clicks, examined, prior), shrunk(on, asked, UNIFORM)
     alpha = np.append(alpha, prior[0] / sum(prior))
     return fitted("dcm", patterns, alpha, np.zeros(size + 1), onward, 1.0)

@@ -57,6 +57,13 @@ class Lists:
         for above, below in pairwise(self.blocks):
             yield slice(above.start, above.start + below.stop - below.start), below
 
+    def followed(self) -> NDArray[np.bool_]:
+        """Whether a row of the same list stands below each row; shape (n,)."""
+        found = np.zeros(self.clicked.size, dtype=bool)
+        for above, _ in self.steps():
+            found[above] = True
+        return found
+
     def clicked_below(self) -> NDArray[np.bool_]:
         """Whether any lower row of the same list was clicked; shape (n,)."""
         later = np.zeros(self.clicked.size, dtype=bool)

@@ -129,6 +129,8 @@ def _batches(flat: _Flat) -> Iterator[Batch]:
     for stop in np.unique(np.minimum(cut, flat.lengths.size)):
         rows = slice(int(ends[begin - 1]) if begin else 0, int(ends[stop - 1]))
         pair = flat.pair[rows]
-        lists = lay_out(flat.lengths[begin:stop], pair, flat.position[rows], flat.clicked[rows], flat.times[begin:stop])
+        clicked, times = flat.clicked[rows], flat.times[begin:stop]
+        position = flat.position[rows].astype(np.int64)
+        lists = lay_out(flat.lengths[begin:stop], pair.astype(np.int64), position, clicked, times)
         yield Batch(lists, int(pair.min()), int(pair.max() - pair.min()) + 1)
         begin = int(stop)

@@ -140,9 +140,7 @@ def test_all_probabilities_equal_enumeration_of_hidden_states(name: str) -> None
                 above = sum(p for vector, p in chances.items() if vector[:k] == seen[:k])
                 both = sum(p for vector, p in chances.items() if vector[:k] == seen[:k] and vector[k])
                 # Not attracted by this one, and all the others as they were: how likely is it that it was examined?
-                rest = [
-                    (p, e[k]) for p, e, a in hidden if not a[k] and others(clicks_of(e, a), k) == others(seen, k)
-                ]
+                rest = [(p, e[k]) for p, e, a in hidden if not a[k] and others(clicks_of(e, a), k) == others(seen, k)]
                 looked = sum(p * e for p, e in rest) / max(sum(p for p, _ in rest), 1e-300)
                 expected.append((f"s{len(lists) - 1}", doc, marginal, both / above, looked))
     assert len(lists) > 80
