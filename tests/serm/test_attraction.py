@@ -24,7 +24,7 @@ def unread(log: pl.DataFrame) -> pl.LazyFrame:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_plan_finds_the_optimum_of_the_likelihood_that_it_states(name: str) -> None:
-    """Each pair alone, h row by row from the model, by a numerical optimiser: 0.02 apart in the mean and 0.06 at most."""
+    """Each pair alone, h row by row from the model, by an optimiser: at most 0.02 apart in the mean, and 0.06."""
     log = WORLD.log(name, 4_000, seed=0)
     settings = ClickSettings()
     model = clicks.fit(name, settings, log)
