@@ -33,6 +33,7 @@ from serm.config import ClickSettings
 from serm.mining.attraction import attractiveness
 
 CHUNK = 100_000
+TRIALS = 3
 QUERIES = 50_000
 PRIOR = (ClickSettings().prior_clicks, ClickSettings().prior_skips)
 
@@ -114,14 +115,12 @@ def measure(given: argparse.Namespace) -> dict:
 
 
 def recognise() -> None:
-    """Held-out perplexities, plain / conditional, of every model on users of every model: means of 5 logs."""
-    print(
-        f"{'users':>8}", *(f"{name:>17}" for name in MODELS), "  chosen, of 5 logs of 20,000 and of 5 of 2,000 sessions"
-    )
+    """Held-out perplexities, plain / conditional, of every model on users of every model: means of 3 logs."""
+    print(f"{'users':>8}", *(f"{name:>17}" for name in MODELS), "  chosen, | on logs of 2,000 sessions")
     world = World.of(200, 15, 0.5, 0)
     for user in MODELS:
-        rows = [compare(ClickSettings(), world.log(user, 20_000, seed), seed, MODELS) for seed in range(5)]
-        few = [best(compare(ClickSettings(), world.log(user, 2_000, seed), seed, MODELS)) for seed in range(5)]
+        rows = [compare(ClickSettings(), world.log(user, 20_000, seed), seed, MODELS) for seed in range(TRIALS)]
+        few = [best(compare(ClickSettings(), world.log(user, 2_000, seed), seed, MODELS)) for seed in range(TRIALS)]
         means = [np.mean([(row[i].perplexity, row[i].conditional) for row in rows], axis=0) for i in range(len(MODELS))]
         print(f"{user:>8}", *(f"{plain:8.4f}/{known:8.4f}" for plain, known in means),
               " ", " ".join(best(row) for row in rows), "|", " ".join(few), flush=True)  # fmt: skip
@@ -133,7 +132,7 @@ def estimates() -> None:
         for sessions, fitted in [(3_000, 3_000), (20_000, 20_000), (20_000, 4_000)]:
             world = World.of(600, 15, 0.0, 0)
             found: dict[str, list] = {}
-            for seed in range(3):
+            for seed in range(TRIALS):
                 log = world.log(user, sessions, seed, noise)
                 for name, estimate in estimated(user, log, fitted, world.pairs(), seed).items():
                     found.setdefault(name, []).append(quality(world.pairs()["alpha"].to_numpy(), estimate))

@@ -3,8 +3,8 @@
 A row that was clicked was examined; one that was not is a skip only as far as it was examined. With
 h = P(examined | the other clicks of its list), a pair's alpha has likelihood alpha ** clicks * product over skips of
 (1 - alpha * h): exact, if the parameters of all other pairs are given. h is read from a table by position, last click
-above and whether there is a click below: means over the sample. So one lazy plan folds the window into clicks, and
-skips by level of h, per pair; it holds a 64-bit mask of positions for every list with clicks, and no list as such.
+above and whether there is a click below: means over the sample. So two lazy plans fold the window into clicks, and
+skips by level of h, per pair; they hold a 64-bit mask of positions for every list with clicks, and no list as such.
 
 Measured on simulated users (benchmarks/click_models.py): as good as the model's own estimate where that has seen every
 row, and better than clicks over expected examination (COEC), which counts an examination that a click proves as a
@@ -88,16 +88,21 @@ def examination_table(model: ClickModel, sample: pl.DataFrame) -> pl.DataFrame:
 
 
 def folded(log: pl.LazyFrame, pairs: pl.DataFrame, table: pl.DataFrame) -> pl.LazyFrame:
-    """[query, doc_id, level, clicks, skips] of the log's rows with these pairs, lazily."""
+    """[query, doc_id, level, clicks, skips] of the log's rows with these pairs, lazily.
+
+    The masks of lists with clicks are collected first, 16 bytes a list: as one plan, Polars would keep all rows of the
+    log for the two that read them.
+    """
     lists = pl.col("session").hash(0) ^ pl.col("query").hash(1) ^ pl.col("ts").hash(2)
     place = pl.col("position").clip(1, DEPTH).cast(pl.UInt8)
     rows = log.select(*PAIR, "clicked", lists.alias("list"), place.alias("place"))
     bit = pl.lit(2, pl.UInt64).pow(pl.col("place") - 1)
-    masks = rows.filter("clicked").select("list", bit=bit).group_by("list").agg(pl.col("bit").bitwise_or())
+    clicked = rows.filter("clicked").select("list", mask=bit)
+    masks = clicked.group_by("list").agg(pl.col("mask").bitwise_or()).collect(engine="streaming")
     above = pl.col("mask") & (pl.col("here") - 1)
     return (
         rows.join(pairs.lazy().select(PAIR).unique(), on=PAIR, how="semi")
-        .join(masks.rename({"bit": "mask"}), on="list", how="left")
+        .join(masks.lazy(), on="list", how="left")
         .with_columns(pl.col("mask").fill_null(0), here=bit)
         .with_columns(
             last=(64 - above.bitwise_leading_zeros()).cast(pl.UInt8),
