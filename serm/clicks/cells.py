@@ -42,9 +42,7 @@ class Cells:
         """Clicks over showings in each of the first `places` places; 0 where nothing was shown."""
         return (_sums(self.place, self.clicks, places) / np.maximum(_sums(self.place, self.shown, places), 1))[:places]
 
-    def climb(
-        self, settings: ClickSettings, gamma: Floats, prior: tuple[float, float] | None
-    ) -> tuple[Floats, Floats]:  # fmt: skip
+    def climb(self, settings: ClickSettings, gamma: Floats, prior: tuple[float, float] | None) -> tuple[Floats, Floats]:
         """Expectation-maximisation from a given gamma: (alpha per pair, gamma per place); gamma[0] stays 1.
 
         alpha has the configured Beta prior, gamma that of `prior`, if any; a place that was never shown keeps gamma.

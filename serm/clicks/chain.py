@@ -84,9 +84,7 @@ class Chain:
         return lists, self.alpha[lists.pair], 1 - (1 - self.sigma[lists.pair]) * onward
 
 
-def fitted(
-    name: str, patterns: Patterns, alpha: Floats, sigma: Floats, onward: Floats, gamma: float
-) -> Chain:  # fmt: skip
+def fitted(name: str, patterns: Patterns, alpha: Floats, sigma: Floats, onward: Floats, gamma: float) -> Chain:
     """The model with these parameters (the entries for unseen pairs included), its mean examination worked out."""
     positions = patterns.positions()
     reached, shown = np.zeros(positions.size), np.zeros(positions.size)

@@ -73,18 +73,18 @@ def examination_table(model: ClickModel, sample: pl.DataFrame) -> pl.DataFrame:
         how="cross",
     )
     at_place = (
-        grid.select("place", "below").unique().sort("place")
+        grid.select("place", "below")
+        .unique()
+        .sort("place")
         .join(rows.group_by("place", "below").agg(near=mean), on=["place", "below"], how="left", maintain_order="left")
         .with_columns(pl.col("near").forward_fill().over("below", order_by="place").fill_null(1.0))
-    )  # fmt: skip
+    )
     h = pl.coalesce("h", "near").clip(LEAST, 1.0)
     return (
         grid.join(rows.group_by(PLACE).agg(mean), on=PLACE, how="left")
         .join(at_place, on=["place", "below"])
-        .select(
-            pl.col("place", "last").cast(pl.UInt8), "below", level=(h.log() * STEPS).round().cast(pl.Int16)
-        )
-    )  # fmt: skip
+        .select(pl.col("place", "last").cast(pl.UInt8), "below", level=(h.log() * STEPS).round().cast(pl.Int16))
+    )
 
 
 def folded(log: pl.LazyFrame, pairs: pl.DataFrame, table: pl.DataFrame) -> pl.LazyFrame:

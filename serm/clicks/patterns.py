@@ -110,9 +110,7 @@ class _Flat:
         offset = np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         row = np.repeat(starts[kept], lengths) + offset
         times = np.add.reduceat(self.times[order], new)
-        return _Flat(
-            lengths, times, self.signature[kept], self.pair[row], self.position[row], self.clicked[row]
-        )  # fmt: skip
+        return _Flat(lengths, times, self.signature[kept], self.pair[row], self.position[row], self.clicked[row])
 
 
 def _mixed(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
