@@ -10,7 +10,10 @@ The verbs whose names are not also those of rooms can be had from here; all of t
 from importlib import import_module
 from typing import Any
 
-_VERBS = ("annotate", "backtest", "evaluate", "evolve", "gate", "mine", "promote", "review_queue", "rollback", "update")
+_VERBS = (
+    "annotate", "backtest", "compare_clicks", "evaluate", "evolve", "fit_clicks", "gate", "mine", "promote",
+    "review_queue", "rollback", "update",
+)  # fmt: skip
 
 __all__ = ["Workspace", *_VERBS]
 

@@ -22,11 +22,16 @@ import polars as pl
 from serm.workspace import Workspace, WorkspaceError
 
 VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+MODELS = "models"  # the shelf of relevance models; click models stand on one of their own
 STALE_SECONDS = 24 * 3600.0  # a hidden folder that old belongs to a process that was killed
 
 
 def publish(
-    workspace: Workspace, version: str, write: Callable[[Path], None], manifest: dict[str, Any]
+    workspace: Workspace,
+    version: str,
+    write: Callable[[Path], None],
+    manifest: dict[str, Any],
+    shelf: str = MODELS,
 ) -> dict[str, Any]:
     """Store a model as an immutable version: `write(folder)` fills it, the manifest makes it visible.
 
@@ -41,22 +46,22 @@ def publish(
         raise WorkspaceError(
             f"model version {version!r}: use letters, digits, '.', '-' and '_', beginning with neither"
         )
-    if exists(workspace, version):
-        return read_manifest(workspace, version)
-    _sweep(workspace)
-    staging = workspace.local("models", f".staging-{uuid.uuid4().hex}")
+    if exists(workspace, version, shelf):
+        return read_manifest(workspace, version, shelf)
+    _sweep(workspace, shelf)
+    staging = workspace.local(shelf, f".staging-{uuid.uuid4().hex}")
     staging.mkdir(parents=True)
     try:
         write(staging)
         content = {"version": version, "created": datetime.now(UTC).isoformat()}
         if workspace.is_local:
             _write_manifest(staging, manifest | content)
-            _move(staging, workspace.local("models", version))
+            _move(staging, workspace.local(shelf, version))
         else:
-            _upload(workspace, staging, version, manifest | content | {"content": uuid.uuid4().hex})
+            _upload(workspace, staging, version, manifest | content | {"content": uuid.uuid4().hex}, shelf)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    return read_manifest(workspace, version)
+    return read_manifest(workspace, version, shelf)
 
 
 def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
@@ -72,71 +77,71 @@ def _move(staging: Path, target: Path) -> None:
             raise WorkspaceError(f"{target}: in the way and not a whole model version; move it elsewhere") from error
 
 
-def _upload(workspace: Workspace, staging: Path, version: str, manifest: dict[str, Any]) -> None:
+def _upload(workspace: Workspace, staging: Path, version: str, manifest: dict[str, Any], shelf: str) -> None:
     filesystem = workspace.filesystem()
     for path in sorted(path for path in staging.rglob("*") if path.is_file()):
         inside = path.relative_to(staging).as_posix()
-        filesystem.put_file(str(path), workspace.url("models", version, manifest["content"], inside))
+        filesystem.put_file(str(path), workspace.url(shelf, version, manifest["content"], inside))
     text = json.dumps(manifest, indent=2, default=str)
     try:
-        filesystem.pipe_file(workspace.url("models", version, "manifest.json"), text.encode(), mode="create")
+        filesystem.pipe_file(workspace.url(shelf, version, "manifest.json"), text.encode(), mode="create")
     except FileExistsError:
-        filesystem.rm(workspace.url("models", version, manifest["content"]), recursive=True)
+        filesystem.rm(workspace.url(shelf, version, manifest["content"]), recursive=True)
 
 
-def _sweep(workspace: Workspace) -> None:
+def _sweep(workspace: Workspace, shelf: str) -> None:
     """Remove what killed processes left behind while they filled or fetched a version."""
-    models = workspace.local("models")
+    models = workspace.local(shelf)
     for folder in (*models.glob(".staging-*"), *models.glob(".fetch-*")):
         with suppress(FileNotFoundError):  # another process sweeps too
             if folder.stat().st_mtime < time.time() - STALE_SECONDS:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def exists(workspace: Workspace, version: str) -> bool:
+def exists(workspace: Workspace, version: str, shelf: str = MODELS) -> bool:
     """Whether a whole version is there."""
-    return workspace.exists("models", version, "manifest.json")
+    return workspace.exists(shelf, version, "manifest.json")
 
 
-def read_manifest(workspace: Workspace, version: str) -> dict[str, Any]:
+def read_manifest(workspace: Workspace, version: str, shelf: str = MODELS) -> dict[str, Any]:
     """A version's manifest.
 
     Raises:
         WorkspaceError: there is no such version.
     """
-    if not exists(workspace, version):
-        known = ", ".join(versions(workspace)) or "none yet"
+    if not exists(workspace, version, shelf):
+        known = ", ".join(versions(workspace, shelf)) or "none yet"
         raise WorkspaceError(f"no model version {version!r}; there are: {known}")
-    manifest: dict[str, Any] = json.loads(workspace.read_text("models", version, "manifest.json"))
+    manifest: dict[str, Any] = json.loads(workspace.read_text(shelf, version, "manifest.json"))
     return manifest
 
 
-def versions(workspace: Workspace) -> list[str]:
+def versions(workspace: Workspace, shelf: str = MODELS) -> list[str]:
     """All whole versions, oldest first."""
-    if not workspace.exists("models"):
+    if not workspace.exists(shelf):
         return []
     names = [
-        entry.rstrip("/").split("/")[-1] for entry in workspace.filesystem().ls(workspace.url("models"), detail=False)
+        entry.rstrip("/").split("/")[-1] for entry in workspace.filesystem().ls(workspace.url(shelf), detail=False)
     ]
-    whole = [name for name in names if not name.startswith(".") and exists(workspace, name)]
-    return sorted(whole, key=lambda name: (str(read_manifest(workspace, name)["created"]), name))
+    whole = [name for name in names if not name.startswith(".") and exists(workspace, name, shelf)]
+    return sorted(whole, key=lambda name: (str(read_manifest(workspace, name, shelf)["created"]), name))
 
 
-def folder(workspace: Workspace, version: str) -> Path:
+def folder(workspace: Workspace, version: str, shelf: str = MODELS) -> Path:
     """A local folder that holds the version (fetched once if the workspace is remote).
 
     Raises:
         WorkspaceError: there is no such version.
     """
-    manifest = read_manifest(workspace, version)
-    target = workspace.local("models", version)
+    manifest = read_manifest(workspace, version, shelf)
+    target = workspace.local(shelf, version)
     if workspace.is_local or (target / "manifest.json").exists():
         return target
-    _sweep(workspace)
+    _sweep(workspace, shelf)
     staging = target.with_name(f".fetch-{uuid.uuid4().hex}")
     staging.mkdir()
     try:
-        _download(workspace, workspace.url("models", version, manifest["content"]), staging)
+        _download(workspace, workspace.url(shelf, version, manifest["content"]), staging)
         _write_manifest(staging, manifest)
         _move(staging, target)
     finally:

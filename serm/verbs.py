@@ -1,6 +1,7 @@
 """Every verb of the command line as a plain function, in one place for notebooks and programs."""
 
 from serm.annotation.verbs import annotate
+from serm.clicks.verbs import compare_clicks, fit_clicks
 from serm.demo import demo
 from serm.evaluation import evaluate, gate
 from serm.evolution.compare import backtest
@@ -14,6 +15,20 @@ from serm.simulate import simulate
 from serm.status import status
 
 __all__ = [
-    "annotate", "backtest", "demo", "evaluate", "evolve", "gate", "ingest", "mine", "promote", "review_queue",
-    "rollback", "simulate", "status", "update",
-]  # fmt: skip
+    "annotate",
+    "backtest",
+    "compare_clicks",
+    "demo",
+    "evaluate",
+    "evolve",
+    "fit_clicks",
+    "gate",
+    "ingest",
+    "mine",
+    "promote",
+    "review_queue",
+    "rollback",
+    "simulate",
+    "status",
+    "update",
+]

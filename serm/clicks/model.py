@@ -1,6 +1,7 @@
-"""What every click model can do, the integer-coded columns it is fitted on, and how its fit is judged."""
+"""What every click model can do, and the integer-coded pairs it is fitted on."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -11,51 +12,60 @@ Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
 
 COLUMNS = ("ts", "session", "query", "doc_id", "position", "clicked")
+SMALLEST = 1e-9  # the least chance that a model gives to anything: what it holds impossible costs 20.7 nats, not all
 
 
 class ClickModel(Protocol):
-    """Click probabilities taken apart into what the place gave and what the document earned."""
+    """Click probabilities taken apart into what the place gave and what the document earned.
+
+    A gap in a list (positions that were not logged) is crossed as if nothing there could be clicked.
+    """
+
+    @property
+    def name(self) -> str:
+        """As in the setting `clicks.model`."""
+        ...
 
     def attractiveness(self, pairs: pl.DataFrame) -> pl.Series:
         """P(click | examined) of each row (query, doc_id), 0..1; the prior's mean for a pair that was never shown."""
         ...
 
     def examination(self) -> pl.DataFrame:
-        """P(examined) at each position of the log that was fitted: position, examination."""
+        """P(examined) at each position, mean over the log that was fitted: position, examination."""
+        ...
+
+    def examined(self, impressions: pl.DataFrame) -> pl.Series:
+        """P(examined | the other clicks of its list, not attracted) of each row, 0..1.
+
+        The h for which a skip has likelihood proportional to 1 - alpha * h in the row's own alpha, all else given.
+        """
         ...
 
     def predict(self, impressions: pl.DataFrame) -> pl.Series:
         """P(click) of each row before any click of its list is known."""
         ...
 
+    def predict_conditional(self, impressions: pl.DataFrame) -> pl.Series:
+        """P(click | the clicks above it in its list) of each row."""
+        ...
+
     def log_likelihood(self, impressions: pl.DataFrame) -> float:
-        """The natural logarithm of the probability of all these clicks."""
+        """The natural logarithm of the probability of all these clicks: the chain rule over `predict_conditional`."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write the model into a new folder, whole or not at all; `serm.clicks.load` reads it.
+
+        Raises:
+            ValueError: something is in the way.
+        """
         ...
 
 
-@dataclass(frozen=True)
-class Perplexity:
-    """2 to the cross-entropy of clicks, in bits: 1 is a perfect forecast, 2 a coin's."""
-
-    overall: float
-    per_rank: pl.DataFrame  # position, perplexity, impressions
-
-
-def perplexity(model: ClickModel, impressions: pl.DataFrame) -> Perplexity:
-    """How well `model.predict` foretells the clicks; overall over rows, and at each position.
-
-    Raises:
-        ValueError: there are no impressions.
-    """
-    chance = np.clip(model.predict(impressions).to_numpy(), 1e-12, 1 - 1e-12)
-    bits = -np.log2(np.where(checked(impressions)["clicked"].to_numpy(), chance, 1 - chance))
-    per_rank = (
-        impressions.select("position", pl.Series("bits", bits))
-        .group_by("position")
-        .agg(perplexity=2 ** pl.col("bits").mean(), impressions=pl.len())
-        .sort("position")
-    )
-    return Perplexity(float(2 ** bits.mean()), per_rank)
+def chain_rule(conditional: pl.Series, clicked: pl.Series) -> float:
+    """The sum over rows of log P(what happened | the clicks above); chances are kept within 1e-9 and 1 - 1e-9."""
+    chance = np.clip(conditional.to_numpy(), SMALLEST, 1 - SMALLEST)
+    return float(np.log(np.where(clicked.to_numpy(), chance, 1 - chance)).sum())
 
 
 def checked(impressions: pl.DataFrame) -> pl.DataFrame:
@@ -64,9 +74,8 @@ def checked(impressions: pl.DataFrame) -> pl.DataFrame:
     Raises:
         ValueError: a column is absent or has nulls, a position is below 1, or there are no rows.
     """
+    demand_columns(impressions.columns)
     for column in COLUMNS:
-        if column not in impressions.columns:
-            raise ValueError(f"impressions: column {column!r} is absent; click models need {', '.join(COLUMNS)}")
         if impressions[column].null_count():
             raise ValueError(f"impressions: column {column!r} holds nulls; drop those rows first")
     if impressions.is_empty():
@@ -76,6 +85,17 @@ def checked(impressions: pl.DataFrame) -> pl.DataFrame:
     return impressions
 
 
+def demand_columns(present: list[str]) -> None:
+    """Refuse a log that lacks a column.
+
+    Raises:
+        ValueError: it does.
+    """
+    for column in COLUMNS:
+        if column not in present:
+            raise ValueError(f"impressions: column {column!r} is absent; click models need {', '.join(COLUMNS)}")
+
+
 @dataclass(frozen=True)
 class Pairs:
     """The pairs a model was fitted on, in order of query and document; `codes` turns rows into their numbers."""
@@ -83,9 +103,10 @@ class Pairs:
     table: pl.DataFrame  # query, doc_id, pair (0..n-1)
 
     @staticmethod
-    def of(impressions: pl.DataFrame) -> "Pairs":
-        """Number the distinct pairs."""
-        return Pairs(impressions.select("query", "doc_id").unique().sort("query", "doc_id").with_row_index("pair"))
+    def of(impressions: pl.DataFrame | pl.LazyFrame) -> "Pairs":
+        """Number the distinct pairs; memory is that of the pairs."""
+        found = impressions.lazy().select("query", "doc_id").unique().collect(engine="streaming")
+        return Pairs(found.sort("query", "doc_id").with_row_index("pair").select("query", "doc_id", "pair"))
 
     @property
     def size(self) -> int:
@@ -99,9 +120,9 @@ class Pairs:
         return joined["pair"].fill_null(self.size).cast(pl.Int64).to_numpy()
 
 
-def sums(pair: Codes, weights: Floats, size: int) -> Floats:
-    """Sum of `weights` per pair; shape (size,)."""
-    return np.bincount(pair, weights, size).astype(np.float64)
+def places(known: Codes, positions: Codes) -> Codes:
+    """Index into `known` (ascending) of each position; one that is not there counts as the next above it that is."""
+    return np.maximum(np.searchsorted(known, positions, side="right") - 1, 0)
 
 
 def shrunk(successes: Floats, trials: Floats, prior: tuple[float, float]) -> Floats:

@@ -23,10 +23,15 @@ class ShiftSettings(Room):
 class ClickSettings(Room):
     """The click model that takes bias and sparsity out of raw clicks."""
 
-    model: Literal["pbm", "dbn"] = "dbn"
-    iterations: int = Field(30, ge=1)
+    model: Literal["auto", "pbm", "cascade", "dcm", "dbn", "sdbn", "ubm", "ctr_global", "ctr_rank", "ctr_pair"] = Field(
+        "auto", description="auto: the lowest held-out perplexity on the window, click-through rates (ctr_*) left out."
+    )
+    iterations: int = Field(30, ge=1, description="Of expectation-maximisation.")
     prior_clicks: float = Field(1.0, gt=0, description="Beta prior: pseudo-clicks per pair.")
     prior_skips: float = Field(4.0, gt=0, description="Beta prior: pseudo-skips per pair.")
+    sessions: int = Field(200_000, ge=10, description="Most sessions that a click model is fitted on, drawn by hash.")
+    compared: int = Field(20_000, ge=10, description="Most sessions on which auto and serm clicks compare models.")
+    held_out: float = Field(0.25, gt=0, lt=1, description="Share of the compared sessions that judge, not teach.")
 
 
 class MiningSettings(Room):
