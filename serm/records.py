@@ -146,6 +146,8 @@ ANNOTATIONS = Table(
             "calls": pl.Int32,
             "prompt_tokens": pl.Int64,
             "completion_tokens": pl.Int64,
+            "posterior": pl.List(pl.Float64),  # P(label) over the scale; null while the annotators are not measured
+            "unfounded": pl.Int32,  # sentences left out of the rationale because their quotes occur nowhere
         }
     ),
     key=("round", "query", "doc_id"),
