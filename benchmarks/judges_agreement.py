@@ -1,4 +1,4 @@
-"""Accuracy against coverage of the rules of agreement, on real LLM judges and people's grades, cross-validated by query.
+"""Accuracy against coverage of the rules of agreement, on real LLM judges, cross-validated by query.
 
     python benchmarks/judges_agreement.py judges --data ../shared/data/judges/llmjudge_scores.parquet
 
@@ -15,7 +15,6 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-import plotly.graph_objects as go
 import polars as pl
 from numpy.typing import NDArray
 
@@ -196,9 +195,9 @@ def table(result: dict[str, object]) -> str:
             f"{100 * d['worst']:+.1f}, below in {100 * d['below']:.0f}% of combinations"
         )
     zeros: dict[str, float] = result["zeros"]  # type: ignore[assignment]
-    lines.append(
-        f"  grade 0 among kept: { {name: round(value, 3) for name, value in zeros.items()} }; posterior trusted in {100 * float(result['trusted']):.0f}% of folds"
-    )  # type: ignore[arg-type]
+    share_of_zero = ", ".join(f"{name} {100 * value:.1f}" for name, value in zeros.items())
+    trusted: float = result["trusted"]  # type: ignore[assignment]
+    lines.append(f"  grade 0 among kept: {share_of_zero}; posterior trusted in {100 * trusted:.0f}% of folds")
     return "\n".join(lines)
 
 

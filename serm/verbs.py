@@ -1,5 +1,6 @@
 """Every verb of the command line as a plain function, in one place for notebooks and programs."""
 
+from serm.annotation.quality import report_annotations
 from serm.annotation.verbs import annotate, review_queue
 from serm.demo import demo
 from serm.evaluation import evaluate, gate
@@ -13,6 +14,6 @@ from serm.simulate import simulate
 from serm.status import status
 
 __all__ = [
-    "annotate", "backtest", "demo", "evaluate", "evolve", "gate", "ingest", "mine", "promote", "review_queue",
-    "rollback", "simulate", "status", "update",
+    "annotate", "backtest", "demo", "evaluate", "evolve", "gate", "ingest", "mine", "promote", "report_annotations",
+    "review_queue", "rollback", "simulate", "status", "update",
 ]  # fmt: skip
