@@ -9,6 +9,7 @@ import pytest
 from sklearn.metrics import cohen_kappa_score
 
 from serm.annotation.dawid_skene import NONE
+from serm.annotation.measuring import measure
 from serm.annotation.quality import report_annotations
 from serm.annotation.reliability_measures import kappa, krippendorff_alpha
 from serm.workspace import Workspace
@@ -51,3 +52,20 @@ def test_a_small_workspace_by_hand(tmp_path: Path) -> None:
     assert ben["accuracy"] == pytest.approx(2 / 3)
     assert ben["confusion"]["1"][2] == 1
     assert report_annotations(workspace, 9)["kept_rate"] is None
+
+
+def test_weighing_is_measured_on_earlier_rounds_and_people(tmp_path: Path) -> None:
+    workspace = Workspace.create(tmp_path / "w", "")
+    n = 80
+    doc_ids, grades = [f"d{i}" for i in range(n)], [i % 4 for i in range(n)]
+    votes = [json.dumps({"ada": {"stable": g}, "ben": {"stable": 0}}) for g in grades]
+    frame = pl.DataFrame({"round": [0] * n, "query": ["q"] * n, "doc_id": doc_ids, "votes": votes})
+    workspace.append("annotations", frame.with_columns(status=pl.lit("review"), calls=pl.lit(1)))
+    judged = pl.DataFrame({"query": ["q"] * n, "doc_id": doc_ids, "grade": grades, "split": ["train"] * n})
+    assert measure(workspace, 0, ["ada", "ben"]) is None
+    workspace.append("judgments", judged.with_columns(judge=pl.lit("x")))
+    found = measure(workspace, 1, ["ada", "ben"])
+    assert found is not None
+    assert found.prior == pytest.approx([0.25] * 4)  # round 0 was drawn evenly: it says nothing of the mined pairs
+    assert found.confusion[0] == pytest.approx((20 * np.eye(4) + 1) / 24)
+    assert found.posterior(np.array([[3, 0]])).argmax() == 3
