@@ -100,18 +100,17 @@ def _error_correlation(names: list[str], votes: Ints, grades: Ints) -> dict[str,
 
 
 def _cost(rows: pl.DataFrame) -> dict[str, float | None]:
-    kept = (rows["status"] == "kept").sum()
-    tokens = (rows["prompt_tokens"].sum() or 0) + (rows["completion_tokens"].sum() or 0)
+    kept = int((rows["status"] == "kept").sum())
+    calls, prompt, completion = (int(rows[c].sum() or 0) for c in ("calls", "prompt_tokens", "completion_tokens"))
     return {
-        "calls_per_kept_label": float(rows["calls"].sum() / kept) if kept else None,
-        "tokens_per_kept_label": float(tokens / kept) if kept else None,
+        "calls_per_kept_label": calls / kept if kept else None,
+        "tokens_per_kept_label": (prompt + completion) / kept if kept else None,
     }
 
 
 def _groups(rows: pl.DataFrame, grades: Ints, labels: Ints) -> list[dict[str, Any]]:
-    right = np.where((grades != NONE) & (labels != NONE), grades == labels, None)
     facts = rows.select("query_class", "locale", "agents", "calls", kept=pl.col("status") == "kept").with_columns(
-        right=pl.Series(right.tolist(), dtype=pl.Boolean)
+        right=pl.when(pl.Series((grades != NONE) & (labels != NONE))).then(pl.Series(grades == labels))
     )
     found: list[dict[str, Any]] = []
     for title, column in (("query class", "query_class"), ("locale", "locale"), ("agent", "agents")):
