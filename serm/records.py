@@ -6,6 +6,7 @@ from typing import Any
 import polars as pl
 
 Strings: Any = pl.List(pl.String)
+Floats: Any = pl.List(pl.Float64)
 Timestamp: Any = pl.Datetime("us", "UTC")
 
 
@@ -146,6 +147,8 @@ ANNOTATIONS = Table(
             "calls": pl.Int32,
             "prompt_tokens": pl.Int64,
             "completion_tokens": pl.Int64,
+            "posterior": Floats,  # P(label) over the scale; null while the annotators are not measured
+            "unfounded": pl.Int32,  # sentences left out of the rationale because their quotes occur nowhere
         }
     ),
     key=("round", "query", "doc_id"),

@@ -1,5 +1,6 @@
 """Every verb of the command line as a plain function, in one place for notebooks and programs."""
 
+from serm.annotation.quality import report_annotations
 from serm.annotation.verbs import annotate
 from serm.clicks.verbs import compare_clicks, fit_clicks
 from serm.demo import demo
@@ -26,6 +27,7 @@ __all__ = [
     "ingest",
     "mine",
     "promote",
+    "report_annotations",
     "review_queue",
     "rollback",
     "simulate",

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from serm.annotation.agreement import next_paths, settled, stable_label
+from serm.annotation.agreement import Ties, Vote, next_paths, settled, stable_label
 from serm.annotation.journal import Journal
 from serm.annotation.ledger import Call, question_key, request_key
 from serm.annotation.llm import LLM, Messages, ProviderError, Reply
@@ -53,6 +53,8 @@ class Voting:
     paths: int
     minimum_support: float
     adaptive: bool
+    vote: Vote = "exact"
+    ties: Ties = "none"
 
 
 class Asker:
@@ -110,7 +112,8 @@ class Asker:
         if len(outcomes) >= self.voting.paths:
             return True
         labels = [outcome.label for outcome in outcomes]
-        return self.voting.adaptive and settled(labels, self.voting.paths, self.voting.minimum_support)
+        voting = self.voting
+        return voting.adaptive and settled(labels, voting.paths, voting.minimum_support, voting.vote, voting.ties)
 
     async def _ask(self, call: Call, messages: Messages, known: bool) -> Reply:
         if self.lost is not None:
@@ -153,7 +156,9 @@ class Asker:
         labels = [outcome.label for outcome in outcomes]
         return Votes(
             tuple(outcomes + missing),
-            None if error is not None else stable_label(labels, voting.minimum_support, voting.paths),
+            None
+            if error is not None
+            else stable_label(labels, voting.minimum_support, voting.paths, voting.vote, voting.ties),
             voting.paths,
             len(replies),
             sum(reply.prompt_tokens for reply in replies),

@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 import polars as pl
 
 from serm.annotation.asking import Asker, Voting
+from serm.annotation.consensus import Consensus
+from serm.annotation.dawid_skene import Reliability
 from serm.annotation.graph import Work, annotation_row, pair_graph
 from serm.annotation.journal import Journal
 from serm.annotation.knowledge import Knowledge
@@ -33,17 +35,19 @@ def annotate_pairs(
     ledger: Ledger | None = None,
     knowledge: Knowledge | None = None,
     names: Mapping[int, str] | None = None,
+    reliability: Reliability | None = None,
 ) -> pl.DataFrame:
     """Annotate pairs (`query`, `doc_id`) of `documents` (`doc_id`, `text`) by `llms`, in the order given.
 
     Returns one row a pair in the schema of the annotations table without `round`; status "failed" marks pairs that a
     provider or a missing document let down, with the reason. `names` are the grades' words in the prompt.
+    `reliability` is what is known of the annotators, in the order of their names.
 
     Raises:
         ValueError: there is no LLM, or a pair comes twice.
     """
     askers = make_askers(llms, settings, scale, ledger)
-    work = make_work(pairs, documents, askers, settings, scale, names or {}, ledger, knowledge)
+    work = make_work(pairs, documents, askers, settings, scale, names or {}, ledger, knowledge, reliability)
 
     async def collect() -> list[dict[str, Any]]:
         try:
@@ -62,7 +66,9 @@ def make_askers(
     if not llms:
         raise ValueError("annotation: no annotator; give at least one in annotation.annotators")
     limits = {annotator.name: annotator.give_up_after for annotator in settings.annotators}
-    voting = Voting(frozenset(scale), settings.paths, settings.minimum_support, settings.adaptive)
+    voting = Voting(
+        frozenset(scale), settings.paths, settings.minimum_support, settings.adaptive, settings.vote, settings.ties
+    )
     journal = None if ledger is None else Journal(ledger)
     return {
         name: Asker(name, llm, voting, journal, limits.get(name, GIVE_UP_AFTER)) for name, llm in sorted(llms.items())
@@ -78,6 +84,7 @@ def make_work(
     names: Mapping[int, str],
     ledger: Ledger | None,
     knowledge: Knowledge | None,
+    reliability: Reliability | None = None,
 ) -> Work:
     """Bind texts and background to the pairs.
 
@@ -94,7 +101,11 @@ def make_work(
         knowledge.prepare(joined["query"].unique().to_list(), ledger)
     prompt = Prompt(scale, names, settings.guidelines, settings.max_document_characters)
     queries, doc_ids, texts = (joined[column].to_list() for column in ("query", "doc_id", "text"))
-    return Work(queries, doc_ids, texts, prompt, knowledge, askers)
+    ordinal = settings.agreement_scale == "ordinal"
+    consensus = Consensus(
+        settings.agreement, ordinal, scale, settings.target_accuracy, tuple(sorted(askers)), reliability
+    )
+    return Work(queries, doc_ids, texts, prompt, knowledge, askers, consensus)
 
 
 async def finished(work: Work, settings: AnnotationSettings) -> AsyncIterator[tuple[int, dict[str, Any]]]:

@@ -15,10 +15,12 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
 from langgraph.types import Send
 
-from serm.annotation.agreement import agree, unify
+from serm.annotation.agreement import unify
 from serm.annotation.asking import Asker, Votes
+from serm.annotation.consensus import Consensus
 from serm.annotation.knowledge import Knowledge
 from serm.annotation.prompt import Prompt
+from serm.annotation.rationale import grounded
 
 REVIEW_REASONING_CHARACTERS = 400
 
@@ -33,6 +35,7 @@ class Work:
     prompt: Prompt
     knowledge: Knowledge | None
     askers: Mapping[str, Asker]
+    consensus: Consensus
 
 
 class PairState(TypedDict, total=False):
@@ -43,7 +46,9 @@ class PairState(TypedDict, total=False):
     votes: Annotated[dict[str, Votes], operator.or_]
     status: str
     label: int | None
+    posterior: list[float] | None
     rationale: str | None
+    unfounded: int  # sentences left out of the rationale: their quotes occur nowhere
     reason: str | None
 
 
@@ -75,27 +80,28 @@ async def _vote(state: _Turn, runtime: Runtime[Work]) -> PairState:
     return {"votes": {state["annotator"]: await work.askers[state["annotator"]].votes(query, doc_id, messages)}}
 
 
-async def _agreement(state: PairState) -> PairState:
+async def _agreement(state: PairState, runtime: Runtime[Work]) -> PairState:
     votes = _in_order(state)
     errors = [vote.error for vote in votes.values() if vote.error is not None]
     if errors:
         return {"status": "failed", "label": None, "reason": "; ".join(errors)}
-    label = agree({name: vote.stable for name, vote in votes.items()})
-    if label is None:
-        return {"status": "review", "label": None}
-    return {"status": "kept", "label": label}
+    label, posterior = runtime.context.consensus.decide({name: vote.stable for name, vote in votes.items()})
+    return {"status": "review" if label is None else "kept", "label": label, "posterior": posterior}
 
 
 async def _after_agreement(state: PairState) -> str:
     return {"kept": "unify", "review": "review", "failed": END}[state["status"]]
 
 
-async def _unify(state: PairState) -> PairState:
-    label = state["label"]
+async def _unify(state: PairState, runtime: Runtime[Work]) -> PairState:
+    work, pair, label = runtime.context, state["pair"], state["label"]
     reasonings = [
         [outcome.reasoning for outcome in vote.outcomes if outcome.label == label] for vote in _in_order(state).values()
     ]
-    return {"rationale": unify(reasonings)}
+    query = work.queries[pair]
+    background = [] if work.knowledge is None else work.knowledge.background(query, state["background"])
+    found, unfounded = grounded(reasonings, [query, work.texts[pair] or "", *background])
+    return {"rationale": unify(found), "unfounded": unfounded}
 
 
 async def _review(state: PairState) -> PairState:
@@ -137,6 +143,8 @@ def annotation_row(state: PairState, work: Work) -> dict[str, Any]:
         "rationale": state.get("rationale"),
         "votes": json.dumps({name: _vote_fields(vote, in_full) for name, vote in votes.items()}, ensure_ascii=False),
         "reason": state.get("reason"),
+        "posterior": state.get("posterior"),
+        "unfounded": state.get("unfounded"),
         "calls": sum(vote.calls for vote in votes.values()),
         "prompt_tokens": sum(vote.prompt_tokens for vote in votes.values()),
         "completion_tokens": sum(vote.completion_tokens for vote in votes.values()),

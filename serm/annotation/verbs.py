@@ -18,6 +18,7 @@ from serm.annotation.graph import Work
 from serm.annotation.knowledge import Embed, Knowledge, embed_documents
 from serm.annotation.ledger import Ledger
 from serm.annotation.llm import LLM
+from serm.annotation.measuring import measure
 from serm.annotation.openai_compatible import OpenAICompatible
 from serm.config import Config
 from serm.workspace import Workspace, WorkspaceError
@@ -133,7 +134,10 @@ def _work(
     else:
         graded = pl.col("doc_id").is_in(pairs["doc_id"].unique().implode())
         documents = workspace.scan("documents").select("doc_id", "text").filter(graded).collect()
-    return make_work(pairs, documents, askers, settings, config.labels.scale, config.labels.names, ledger, knowledge)
+    return make_work(
+        pairs, documents, askers, settings, config.labels.scale, config.labels.names, ledger, knowledge,
+        measure(workspace, round, sorted(askers)),
+    )  # fmt: skip
 
 
 def _knowledge(workspace: Workspace, documents: pl.DataFrame, embed: Embed | None) -> Knowledge:

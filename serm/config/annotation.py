@@ -1,6 +1,6 @@
 """Settings of the annotators and of agreement."""
 
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
@@ -47,6 +47,23 @@ class AnnotationSettings(Room):
     )
     paths: int = Field(3, ge=1, le=128, description="Independent reasoning paths per annotator and pair.")
     minimum_support: float = Field(0.5, ge=0, lt=1, description="A stable label needs more than this share of paths.")
+    vote: Literal["exact", "median"] = Field(
+        "exact",
+        description="An annotator's label: what most paths say, or their median if enough are within a grade of it.",
+    )
+    ties: Literal["none", "lower"] = Field(
+        "none", description="Two labels with equally many paths: no label, or the lower (exact votes only)."
+    )
+    agreement: Literal["unanimous", "majority", "weighted"] = Field(
+        "unanimous",
+        description="Across annotators. Weighted goes by their measured reliability, unanimous until it is measured.",
+    )
+    agreement_scale: Literal["exact", "ordinal"] = Field(
+        "exact", description="Ordinal: within one grade agrees, on the median; accuracy then means within one grade."
+    )
+    target_accuracy: float | None = Field(
+        None, ge=0, le=1, description="Keep a pair only if its label is right with this probability; null = off."
+    )
     adaptive: bool = Field(True, description="Stop asking an annotator once its majority cannot change.")
     knowledge_documents: int = Field(3, ge=0, description="Nearest documents shown as background; 0 = none.")
     knowledge_characters: int = Field(1_200, ge=1, description="Most characters of background in a prompt.")

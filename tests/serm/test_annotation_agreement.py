@@ -2,9 +2,10 @@
 
 from itertools import product
 
+import numpy as np
 import pytest
 
-from serm.annotation.agreement import agree, next_paths, settled, stable_label, unify
+from serm.annotation.agreement import Ties, Vote, agree, next_paths, settled, stable_label, unify
 
 SAID = [None, 0, 1, 2]
 
@@ -72,3 +73,42 @@ def test_unify_is_short_and_bears_emptiness() -> None:
     long = " ".join(f"Sentence number {i} says w{i} x{i} y{i} z{i}." for i in range(200))
     assert 0 < len(unify([[long], [long]], 100)) <= 100
     assert unify([["x" * 500]], 100) == "x" * 100
+
+
+@pytest.mark.parametrize(("vote", "ties"), [("median", "none"), ("exact", "lower")])
+@pytest.mark.parametrize("support", [0.0, 0.3, 0.5, 0.7])
+@pytest.mark.parametrize("paths", [1, 3, 4, 5])
+def test_other_policies_never_stop_too_early(paths: int, support: float, vote: Vote, ties: Ties) -> None:
+    for taken in range(paths + 1):
+        for labels in product(SAID, repeat=taken):
+            if settled(labels, paths, support, vote, ties):
+                ends = {
+                    stable_label([*labels, *rest], support, paths, vote, ties)
+                    for rest in product(SAID, repeat=paths - taken)
+                }
+                assert ends == {stable_label(labels, support, paths, vote, ties)}, labels
+
+
+def test_ties_and_medians() -> None:
+    assert stable_label([2, 2, 1, 1], 0.4, ties="lower") == 1
+    assert stable_label([2, 2, 1, 1], 0.5, ties="lower") is None
+    assert stable_label([0, 1, 2], 0.5, vote="median") == 1
+    assert stable_label([0, 0, 3, 3], 0.5, vote="median") is None
+    assert stable_label([1, 2, 2, None], 0.7, vote="median") == 2
+    assert stable_label([None], 0.5, vote="median") is None
+
+
+def test_adaptive_stopping_is_the_full_vote_with_30_percent_fewer_paths() -> None:
+    """10,000 pairs, each path right with a probability of the pair's own (0.5 to 1), in the order of the asker."""
+    rng = np.random.default_rng(11)
+    n, paths = 10_000, 7
+    truth, right = rng.integers(0, 4, n), rng.uniform(0.5, 1, n)
+    said = np.where(rng.random((n, paths)) < right[:, None], truth[:, None], rng.integers(0, 4, (n, paths)))
+    taken = 0
+    for row in said.tolist():
+        labels: list[int | None] = []
+        while not settled(labels, paths, 0.5):
+            labels += row[len(labels) : len(labels) + next_paths(labels, paths, 0.5)]
+        taken += len(labels)
+        assert stable_label(labels, 0.5, paths) == stable_label(row, 0.5)
+    assert taken <= 0.7 * n * paths, taken / (n * paths)
