@@ -19,7 +19,7 @@ from langgraph.runtime import Runtime
 from langgraph.types import Send
 from numpy.typing import NDArray
 
-from serm.config import Config
+from serm.config import Config, MiningSettings
 from serm.mining import scoring
 from serm.mining.agents import INTRINSIC, OPINIONS
 from serm.mining.attraction import attractiveness
@@ -35,7 +35,7 @@ class State(TypedDict):
     """What a checkpoint would hold."""
 
     agents: list[str]
-    budget: int  # asked for; `select` spends less of it when nothing shifted
+    budget: int  # asked for; `select` spends less of it unless the shift is strong
     verdict: str
     candidates: int
     opinions: Annotated[dict[str, int], operator.or_]  # agent -> candidates it values
@@ -86,9 +86,10 @@ def build() -> Any:
     return graph.compile()
 
 
-def spendable(budget: int, verdict: str, quiet_share: float) -> int:
-    """Pairs to mine: all of the budget, or its quiet share when the stream is known not to have shifted."""
-    return max(1, round(budget * quiet_share)) if verdict == "none" else budget
+def spendable(budget: int, verdict: str, settings: MiningSettings) -> int:
+    """Pairs to mine: all of the budget, or a share of it when the stream shifted mildly or is known not to have."""
+    shares = {"none": settings.quiet_share, "mild": max(settings.quiet_share, settings.mild_share)}
+    return max(1, round(budget * shares.get(verdict, 1.0)))
 
 
 def _shift(state: State, runtime: Runtime[Work]) -> dict[str, Any]:
@@ -172,7 +173,7 @@ def _select(state: State, runtime: Runtime[Work]) -> dict[str, Any]:
     """Fill the budget; when it is not filled, the next union may take twice the share."""
     work, settings = runtime.context, runtime.context.config.mining
     united = work.united
-    budget = spendable(state["budget"], state["verdict"], settings.quiet_share)
+    budget = spendable(state["budget"], state["verdict"], settings)
     if united.is_empty():
         work.selected = united.with_columns(cluster=pl.lit(None, pl.Int32))
     else:
