@@ -35,9 +35,9 @@ def detect(
     """Compare two windows of impressions as to text, words, clusters, clicks, dwell, reformulation, score (ours).
 
     A reference with only the column `query` (judged queries, say) is compared as to text, words and clusters alone,
-    with the current window's distinct queries. Every current search is compared with one of the reference that was made
-    at the same hour of the week (see `season`). Samples have a fixed size, so that effects and p-values do not grow with
-    a window: `words_sample` searches for words, `kernel_sample` for the kernel, `sample` for everything else. A view
+    with the current window's distinct queries. Every current search is compared with one of the reference that was
+    made at the same hour of the week (see `season`). Samples have a fixed size, so that effects and p-values do not
+    grow with a window: `words_sample` searches for words, `kernel_sample` for the kernel, `sample` for everything else. A view
     counts when it is significant after Benjamini and Hochberg's correction and its effect is at least `mild_effect`.
     Without a comparison the verdict is "unknown". Every distinct query is embedded once.
 
