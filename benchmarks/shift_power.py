@@ -7,9 +7,9 @@
 A trial is a stream of its own: two windows of 14 days, SESSIONS sessions each, one search a session, two results a
 search. Old queries are those whose relevant movies all came out up to 2016, new intent those whose relevant movies all
 came out later; no earlier window holds one of the latter. Popularity is Zipfian (exponent 1) over each group, in an
-order drawn for the trial. The share of new intent is that of the current window's searches. Clicks and dwell do not change,
-no scores are logged, and settings are the defaults. `--times 10` draws windows ten times as long from the same streams.
-`--intent animation` makes another new intent: searches for a genre that earlier windows lack.
+order drawn for the trial. The share of new intent is that of the current window's searches. Clicks and dwell do not
+change, no scores are logged, and settings are the defaults. `--times 10` draws windows with ten times the sessions from
+the same streams. `--intent animation` makes another new intent: searches for a genre that earlier windows lack.
 """
 
 import argparse

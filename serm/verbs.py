@@ -9,10 +9,11 @@ from serm.evolution.update import update
 from serm.ingest import ingest
 from serm.mining import mine
 from serm.registry import promote, rollback
+from serm.shift.verb import shift
 from serm.simulate import simulate
 from serm.status import status
 
 __all__ = [
     "annotate", "backtest", "demo", "evaluate", "evolve", "gate", "ingest", "mine", "promote", "review_queue",
-    "rollback", "simulate", "status", "update",
+    "rollback", "shift", "simulate", "status", "update",
 ]  # fmt: skip

@@ -37,7 +37,7 @@ def detect(
     A reference with only the column `query` (judged queries, say) is compared as to text, words and clusters alone,
     with the current window's distinct queries. Every current search is compared with one of the reference that was
     made at the same hour of the week (see `season`). Samples have a fixed size, so that effects and p-values do not
-    grow with a window: `words_sample` searches for words, `kernel_sample` for the kernel, `sample` for everything else. A view
+    grow with a window: `words_sample` searches for words, `kernel_sample` for the kernel, `sample` for the rest. A view
     counts when it is significant after Benjamini and Hochberg's correction and its effect is at least `mild_effect`.
     Without a comparison the verdict is "unknown". Every distinct query is embedded once.
 
@@ -55,9 +55,8 @@ def detect(
     if bare:
         current = current.select("query").unique()
         reference = reference.select("query").unique()
-    season, note = ("none", "") if bare else possible(reference, settings.season)
-    if season != "none" and "ts" not in current.collect_schema().names():
-        season = "none"
+    timed = "ts" in current.collect_schema().names()
+    season, note = possible(reference, settings.season if timed else "none")
     now = draw(current, max(settings.sample, settings.words_sample), seed, season)
     few = "has {} distinct queries; {} are needed."
     if now.distinct < settings.minimum:

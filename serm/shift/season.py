@@ -19,7 +19,7 @@ def possible(window: pl.LazyFrame, wanted: Season) -> tuple[Season, str]:
     if wanted == "none":
         return "none", ""
     if "ts" not in window.collect_schema().names():
-        return "none", "Searches have no time: compared without regard to weekday and hour."
+        return "none", ""
     first, last = window.select(first=pl.col("ts").min(), last=pl.col("ts").max()).collect(engine="streaming").row(0)
     hours = 0.0 if first is None else (last - first).total_seconds() / 3600 + SLACK
     if wanted == "week" and hours >= HOURS["week"]:
