@@ -20,7 +20,9 @@ def kernel_view(reference: NDArray[np.float32], current: NDArray[np.float32], se
     """
     squared, p_value, inside = mmd_test(reference, current, seed)
     effect = float(np.sqrt(max(0.0, squared) / (1 + inside)))
-    return View("kernel", effect, p_value, len(reference), len(current), f"MMD² of the queries is {squared:.4f}")
+    return View(
+        "kernel", effect, p_value, len(reference), len(current), f"queries lie apart by an MMD² of {squared:.4f}"
+    )
 
 
 def mmd_test(reference: NDArray[np.float32], current: NDArray[np.float32], seed: int) -> tuple[float, float, float]:

@@ -42,7 +42,8 @@ def page(
         else "",
     )
     shown = _shown(report)
-    about = " ".join(term(name, COLOURS[name], MEANINGS[name]) + "." for name in _present(shown))
+    about = "; ".join(term(name, COLOURS[name], MEANINGS[name]) for name in _present(shown))
+    about += ". Open circles: before; filled: now."
     compared = [cluster for cluster in shown if cluster.share_reference is not None]
     cards = [chart("Share of searches, before and now", about, clusters_figure(compared), 70 + 30 * len(compared))]
     clusters = section(
@@ -137,9 +138,10 @@ def clusters_figure(clusters: list[Cluster]) -> Figure:
                 "hovertemplate": f"{escape(_title(cluster))}: %{{x:.1f}}%<extra>{cluster.change}</extra>",
             }
         )  # fmt: skip
+    most = max((100 * max(c.share_reference or 0.0, c.share_current) for c in clusters), default=1.0)
     layout = {
         "hovermode": "closest", "margin": {"l": 260, "t": 8},
-        "xaxis": {"ticksuffix": "%", "rangemode": "tozero", "showgrid": True},
+        "xaxis": {"ticksuffix": "%", "range": [-0.02 * most, 1.04 * most], "showgrid": True},
         "yaxis": {
             "tickvals": list(range(len(clusters))), "ticktext": [escape(_title(cluster)) for cluster in clusters],
             "range": [len(clusters) - 0.4, -0.6], "showgrid": False,

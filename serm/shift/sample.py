@@ -15,7 +15,6 @@ import polars as pl
 
 from serm.shift.season import Season, cell
 
-ROW_COLUMNS = ("doc_id", "position", "clicked", "dwell", "score")
 NO_ROWS = pl.DataFrame(
     schema={
         "session": pl.String, "query": pl.String, "doc_id": pl.String, "position": pl.Int32, "clicked": pl.Boolean,
@@ -103,7 +102,10 @@ def with_rows(sample: Sample, window: pl.LazyFrame) -> Sample:
     if "session" not in columns:
         return sample
     rows = (
-        window.select("session", "query", *(pl.col(c) if c in columns else pl.lit(None).alias(c) for c in ROW_COLUMNS))
+        window.select(
+            (pl.col(name) if name in columns else pl.lit(None).alias(name)).cast(dtype)
+            for name, dtype in NO_ROWS.schema.items()
+        )
         .join(sample.searches.lazy().select("session", "query"), on=["session", "query"], how="semi")
         .collect(engine="streaming")
         .sort("session", "query", "position", "doc_id")

@@ -30,10 +30,10 @@ def classifier_test(reference: NDArray[np.float32], current: NDArray[np.float32]
     features -= features.mean(axis=0)  # label-free, so that it may look at the test folds
     truth = np.repeat([0, 1], [len(reference), len(current)]).astype(np.int8)
     folds = np.concatenate([rng.permutation(len(reference)) % FOLDS, rng.permutation(len(current)) % FOLDS])
-    solvers = [_solver(features[folds != fold]) for fold in range(FOLDS)]
+    inverses = [_inverse(features[folds != fold]) for fold in range(FOLDS)]
 
     def aucs(labels: NDArray[np.int8]) -> NDArray[np.float64]:
-        scores = [_fold_auc(features, labels, folds == fold, solvers[fold]) for fold in range(FOLDS)]
+        scores = [_fold_auc(features, labels, folds == fold, inverses[fold]) for fold in range(FOLDS)]
         mean: NDArray[np.float64] = np.mean(scores, axis=0)
         return mean
 
@@ -41,23 +41,23 @@ def classifier_test(reference: NDArray[np.float32], current: NDArray[np.float32]
     return permutation_test(aucs, truth, folds, rng)
 
 
-def _solver(train: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(X'X + ridge I)^-1 X', (d, n): a ridge regression's weights are this times its targets."""
+def _inverse(train: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(X'X + ridge I)^-1, (d, d): a ridge regression's weights are this times X'y."""
     gram = train.T @ train
     # directions with less than the average variance are shrunk by more than half
     ridge = max(float(np.trace(gram)) / len(gram), 1e-6)
-    solved: NDArray[np.float32] = np.linalg.solve(gram + ridge * np.eye(len(gram), dtype=np.float32), train.T)
-    return solved
+    inverse: NDArray[np.float32] = np.linalg.inv(gram + ridge * np.eye(len(gram), dtype=np.float32))
+    return inverse
 
 
 def _fold_auc(
-    features: NDArray[np.float32], labels: NDArray[np.int8], test: NDArray[np.bool_], solver: NDArray[np.float32]
+    features: NDArray[np.float32], labels: NDArray[np.int8], test: NDArray[np.bool_], inverse: NDArray[np.float32]
 ) -> NDArray[np.float64]:
     """AUC on the test fold of ridge classifiers trained on the rest: one for each column of labels."""
-    held = features[test]
+    train, held = features[~test], features[test]
     targets = labels[~test].astype(np.float32)
     targets -= targets.mean(axis=0)
-    ranks = rankdata(held @ (solver @ targets), axis=0)  # (held, columns)
+    ranks = rankdata(held @ (inverse @ (train.T @ targets)), axis=0)  # (held, columns)
     positive = labels[test].astype(bool)
     count = positive.sum(axis=0)
     u = (ranks * positive).sum(axis=0) - count * (count + 1) / 2
