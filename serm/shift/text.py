@@ -46,8 +46,7 @@ def _inverse(train: NDArray[np.float32]) -> NDArray[np.float32]:
     gram = train.T @ train
     # directions with less than the average variance are shrunk by more than half
     ridge = max(float(np.trace(gram)) / len(gram), 1e-6)
-    inverse: NDArray[np.float32] = np.linalg.inv(gram + ridge * np.eye(len(gram), dtype=np.float32))
-    return inverse
+    return np.linalg.inv(gram + ridge * np.eye(len(gram), dtype=np.float32)).astype(np.float32)
 
 
 def _fold_auc(

@@ -78,7 +78,7 @@ def test_the_check_finds_what_mining_will_and_holds_its_peace_after_a_round(watc
     assert "0.0 days of log" in again.reason
     watched.append("impressions", stream(3, MONDAY + timedelta(days=20), 0.2))
     assert shift(watched).trigger  # six days later it goes on
-    verbs = watched.read("runs").filter(status="finished")["verb"].to_list()
+    verbs = watched.read("runs").filter(status="finished").sort("ts")["verb"].to_list()
     assert verbs == ["shift", "mine", "shift", "shift"]
 
 
