@@ -52,14 +52,14 @@ def shift(workspace: Workspace) -> ShiftCheck:
     Raises:
         WorkspaceError: there are no impressions.
     """
-    from serm.mining.graph import watch
     from serm.mining.mine import next_round, windows
-    from serm.relevance.embedding import embed
 
     config = workspace.config
     with workspace.run("shift") as run:
         reference, current = windows(workspace)
         first, last = _span(current)
+        from serm.mining.graph import watch  # heavy; an empty workspace is told so at once
+        from serm.relevance.embedding import embed
 
         def embed_queries(texts: Sequence[str]) -> NDArray[np.float32]:
             return embed(texts, config.relevance)
