@@ -65,7 +65,7 @@ def view_rows(report: ShiftReport) -> list[dict[str, Any]]:
         {
             "view": view.name,
             "effect": None if view.effect is None else f"{view.effect:.1%}",
-            "p": None if view.p_value is None else f"{view.p_value:.2g}",
+            "p": _p(view.p_value),
             "significant": None if view.p_value is None else view.significant,
             "in words": view.text,
         }
@@ -80,7 +80,7 @@ def cluster_rows(clusters: list[Cluster]) -> list[dict[str, Any]]:
             "change": cluster.change,
             "before": None if cluster.share_reference is None else f"{cluster.share_reference:.1%}",
             "now": f"{cluster.share_current:.1%}",
-            "p": None if cluster.p_value is None else f"{cluster.p_value:.2g}",
+            "p": _p(cluster.p_value),
             "words": ", ".join(cluster.terms),
             "queries": "; ".join(cluster.examples),
         }
@@ -165,6 +165,10 @@ def _tiles(report: ShiftReport, trigger: bool, reason: str) -> list[str]:
     told = ", ".join(f"{number} {name}" for name, number in counts if number)
     tiles.append(tile("Clusters changed", str(len(report.changed)), escape(told or f"of {len(report.clusters)}")))
     return tiles
+
+
+def _p(value: float | None) -> str | None:
+    return None if value is None else "<0.0001" if value < 1e-4 else f"{value:.2g}"
 
 
 def _views_caption(settings: ShiftSettings) -> str:
