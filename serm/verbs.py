@@ -12,6 +12,7 @@ from serm.ingest import ingest
 from serm.mining import mine
 from serm.registry import promote, rollback
 from serm.review.queue import review_queue
+from serm.shift.verb import shift
 from serm.simulate import simulate
 from serm.status import status
 
@@ -30,6 +31,7 @@ __all__ = [
     "report_annotations",
     "review_queue",
     "rollback",
+    "shift",
     "simulate",
     "status",
     "update",

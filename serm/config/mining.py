@@ -11,13 +11,28 @@ class ShiftSettings(Room):
     """Distribution shift between the reference and the current window."""
 
     sample: int = Field(2_000, ge=50, description="Fixed subsample per window: verdicts do not depend on its size.")
+    kernel_sample: int = Field(1_000, ge=50, description="Searches per window that the kernel view compares.")
+    words_sample: int = Field(
+        10_000, ge=50, description="Searches per window that the words view compares; it embeds nothing."
+    )
+    season: Literal["week", "day", "none"] = Field(
+        "week",
+        description="Compare with earlier searches of the same hour (UTC) of the week or of the day; none: with all. "
+        "With less than a week of history it falls back to day, with less than a day to none, and says so.",
+    )
     minimum: int = Field(50, ge=10, description="Fewer distinct queries than this in a window: no verdict.")
     false_discovery_rate: float = Field(0.01, gt=0, lt=1, description="Benjamini-Hochberg level over the views.")
-    mild_effect: float = Field(0.05, ge=0, description="Effect from which a significant view counts.")
-    strong_effect: float = Field(0.15, ge=0, description="Effect from which the verdict is strong.")
-    clusters: int = Field(20, ge=2, description="Query clusters looked at for growth.")
+    mild_effect: float = Field(0.01, ge=0, description="Share of other searches from which a significant view counts.")
+    strong_effect: float = Field(0.08, ge=0, description="Share of other searches from which the verdict is strong.")
+    clusters: int = Field(40, ge=2, description="Query clusters looked at for change.")
     growth: float = Field(1.5, ge=1, description="A cluster has grown when its share is so many times what it was.")
     scored: int = Field(400, ge=50, description="Searches per window whose top result the model scores.")
+    trigger: Literal["mild", "strong", "never"] = Field(
+        "strong", description="Verdict from which a round is due early."
+    )
+    trigger_days: float = Field(
+        3.0, ge=0, description="Days of log since the last mined round before another one may be due early."
+    )
 
 
 class ClickSettings(Room):
@@ -39,6 +54,9 @@ class MiningSettings(Room):
 
     budget: int = Field(1_000, ge=1, description="Pairs per round.")
     quiet_share: float = Field(0.25, gt=0, le=1, description="Share of the budget spent when nothing shifted.")
+    mild_share: float = Field(
+        0.6, gt=0, le=1, description="Share spent on a mild shift, if above quiet_share; a strong one gets all."
+    )
     thresholds: Literal["quantile", "absolute"] = "quantile"
     dwell: float = Field(30.0, gt=0, description="tau_u: seconds of dwell that count as engagement.")
     low_score: float = Field(0.5, ge=0, le=1, description="tau_c: f below this share of the scale is low.")

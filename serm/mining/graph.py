@@ -9,6 +9,7 @@ a checkpoint of the state stays small. Agents do not know this graph.
 """
 
 import operator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated, Any, TypedDict
 
@@ -35,7 +36,7 @@ class State(TypedDict):
     """What a checkpoint would hold."""
 
     agents: list[str]
-    budget: int  # asked for; `select` spends less of it when nothing shifted
+    budget: int  # asked for; `select` spends less of it unless the shift is strong
     verdict: str
     candidates: int
     opinions: Annotated[dict[str, int], operator.or_]  # agent -> candidates it values
@@ -86,30 +87,38 @@ def build() -> Any:
     return graph.compile()
 
 
-def spendable(budget: int, verdict: str, quiet_share: float) -> int:
-    """Pairs to mine: all of the budget, or its quiet share when the stream is known not to have shifted."""
-    return max(1, round(budget * quiet_share)) if verdict == "none" else budget
+def spendable(budget: int, verdict: str, quiet_share: float, mild_share: float = 1.0) -> int:
+    """Pairs to mine: all of the budget, or a share of it when the stream shifted mildly or is known not to have."""
+    shares = {"none": quiet_share, "mild": max(quiet_share, mild_share)}
+    return max(1, round(budget * shares.get(verdict, 1.0)))
 
 
 def _shift(state: State, runtime: Runtime[Work]) -> dict[str, Any]:
     work = runtime.context
-    current, reference = work.current, work.reference
-    mining = work.config.mining
-    current = believable(current, mining)
-    if "session" in reference.collect_schema().names():
-        reference = believable(reference, mining)
-    work.shift = detect(reference, current, work.config.shift, work.embed, _judge(work), work.seed)
+    work.shift = watch(
+        work.reference, work.current, work.documents, work.model, work.embed, work.config, work.seed
+    )  # fmt: skip
     return {"verdict": work.shift.verdict}
 
 
-def _judge(work: Work) -> Judge | None:
+def watch(
+    reference: pl.LazyFrame, current: pl.LazyFrame, documents: pl.LazyFrame, model: RelevanceModel | None, embed: Embed,
+    config: Config, seed: int, advance: Callable[..., None] = lambda amount=1, words="": None,
+) -> ShiftReport:  # fmt: skip
+    """The shift check as mining makes it: without bots, and with the champion's scores where there is a model."""
+    if "session" in reference.collect_schema().names():
+        reference = believable(reference, config.mining)
+    current = believable(current, config.mining)
+    return detect(reference, current, config.shift, embed, _judge(model, documents), seed, advance)
+
+
+def _judge(model: RelevanceModel | None, documents: pl.LazyFrame) -> Judge | None:
     """f and entropy of pairs by the champion; None on logged scores."""
-    model = work.model
     if model is None:
         return None
 
     def judge(pairs: pl.DataFrame) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        scored = scoring.with_model_scores(_with_texts(pairs, work.documents), model)
+        scored = scoring.with_model_scores(_with_texts(pairs, documents), model)
         return scored["score"].to_numpy(), scored["entropy"].to_numpy()
 
     return judge
@@ -172,7 +181,7 @@ def _select(state: State, runtime: Runtime[Work]) -> dict[str, Any]:
     """Fill the budget; when it is not filled, the next union may take twice the share."""
     work, settings = runtime.context, runtime.context.config.mining
     united = work.united
-    budget = spendable(state["budget"], state["verdict"], settings.quiet_share)
+    budget = spendable(state["budget"], state["verdict"], settings.quiet_share, settings.mild_share)
     if united.is_empty():
         work.selected = united.with_columns(cluster=pl.lit(None, pl.Int32))
     else:

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from serm.shift.permutation import permutation_test
 from serm.shift.report import View
 
 FOLDS = 5
-PERMUTATIONS = 999
 
 
 def text_view(reference: NDArray[np.float32], current: NDArray[np.float32], seed: int) -> View:
@@ -23,34 +23,40 @@ def text_view(reference: NDArray[np.float32], current: NDArray[np.float32], seed
     return View("text", max(0.0, 2 * auc - 1), p_value, len(reference), len(current), text)
 
 
-def classifier_test(
-    reference: NDArray[np.float32], current: NDArray[np.float32], seed: int, permutations: int = PERMUTATIONS
-) -> tuple[float, float]:
+def classifier_test(reference: NDArray[np.float32], current: NDArray[np.float32], seed: int) -> tuple[float, float]:
     """The cross-validated AUC of a ridge classifier and its one-sided permutation p-value."""
     rng = np.random.default_rng(seed)
     features = np.concatenate([reference, current]).astype(np.float32)
     features -= features.mean(axis=0)  # label-free, so that it may look at the test folds
     truth = np.repeat([0, 1], [len(reference), len(current)]).astype(np.int8)
     folds = np.concatenate([rng.permutation(len(reference)) % FOLDS, rng.permutation(len(current)) % FOLDS])
-    labels = np.repeat(truth[:, None], permutations + 1, axis=1)  # (n + m, 1 + permutations); column 0 is the truth
-    for fold in range(FOLDS):  # permuted inside folds, so that every fold keeps its share of both windows
-        inside = np.flatnonzero(folds == fold)
-        labels[inside, 1:] = rng.permuted(labels[inside, 1:], axis=0)
-    aucs = np.mean([_fold_auc(features, labels, folds == fold) for fold in range(FOLDS)], axis=0)
-    exceeding = int((aucs[1:] >= aucs[0] - 1e-12).sum())
-    return float(aucs[0]), (1 + exceeding) / (permutations + 1)
+    inverses = [_inverse(features[folds != fold]) for fold in range(FOLDS)]
+
+    def aucs(labels: NDArray[np.int8]) -> NDArray[np.float64]:
+        scores = [_fold_auc(features, labels, folds == fold, inverses[fold]) for fold in range(FOLDS)]
+        mean: NDArray[np.float64] = np.mean(scores, axis=0)
+        return mean
+
+    # permuted inside folds, so that every fold keeps its share of both windows
+    return permutation_test(aucs, truth, folds, rng)
 
 
-def _fold_auc(features: NDArray[np.float32], labels: NDArray[np.int8], test: NDArray[np.bool_]) -> NDArray[np.float64]:
+def _inverse(train: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(X'X + ridge I)^-1, (d, d): a ridge regression's weights are this times X'y."""
+    gram = train.T @ train
+    # directions with less than the average variance are shrunk by more than half
+    ridge = max(float(np.trace(gram)) / len(gram), 1e-6)
+    return np.linalg.inv(gram + ridge * np.eye(len(gram), dtype=np.float32)).astype(np.float32)
+
+
+def _fold_auc(
+    features: NDArray[np.float32], labels: NDArray[np.int8], test: NDArray[np.bool_], inverse: NDArray[np.float32]
+) -> NDArray[np.float64]:
     """AUC on the test fold of ridge classifiers trained on the rest: one for each column of labels."""
     train, held = features[~test], features[test]
     targets = labels[~test].astype(np.float32)
     targets -= targets.mean(axis=0)
-    gram = train.T @ train
-    # directions with less than the average variance are shrunk by more than half
-    ridge = max(float(np.trace(gram)) / len(gram), 1e-6)
-    weights = np.linalg.solve(gram + ridge * np.eye(len(gram), dtype=np.float32), train.T @ targets)
-    ranks = rankdata(held @ weights, axis=0)  # (held, 1 + permutations)
+    ranks = rankdata(held @ (inverse @ (train.T @ targets)), axis=0)  # (held, columns)
     positive = labels[test].astype(bool)
     count = positive.sum(axis=0)
     u = (ranks * positive).sum(axis=0) - count * (count + 1) / 2

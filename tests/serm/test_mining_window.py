@@ -283,7 +283,7 @@ def test_judged_queries_stand_in_for_a_missing_reference(filled: Workspace) -> N
     judged = pl.DataFrame({"query": [f"query {i}" for i in range(80)], "doc_id": "d1", "grade": 1, "judge": "person"})
     filled.append("judgments", judged.with_columns(split=pl.lit("train")))
     summary = mine(filled, budget=20)
-    assert [view["name"] for view in summary.report["views"]] == ["text", "words", "clusters"]
+    assert [view["name"] for view in summary.report["views"]] == ["text", "kernel", "words", "clusters"]
     mined = filled.read("mined").select("query", "doc_id")
     assert mined.join(judged, on=["query", "doc_id"]).is_empty()
 

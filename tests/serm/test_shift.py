@@ -12,15 +12,15 @@ from scipy.stats import fisher_exact, hypergeom
 
 from serm.config import ShiftSettings
 from serm.shift import View, detect
-from serm.shift.clusters import _growth_test
+from serm.shift.clusters import change_test
 from serm.shift.detect import correct, verdict
-from serm.shift.sample import draw
+from serm.shift.sample import draw, with_rows
 from serm.shift.text import classifier_test
 from serm.shift.words import words_view
 
 DIMENSIONS = 12
 TOPICS = 6
-VIEWS = ("text", "words", "clusters", "clicks", "dwell", "reformulation", "score")
+VIEWS = ("text", "kernel", "words", "clusters", "clicks", "dwell", "reformulation", "score")
 
 
 def embed(texts: Sequence[str]) -> NDArray[np.float32]:
@@ -135,7 +135,7 @@ def test_no_reference_or_too_little_is_unknown() -> None:
 def test_bare_queries_are_a_reference_for_text_and_words() -> None:
     bare = stream(800, 1).select("query").unique()
     report = detect(bare, stream(800, 2, (1,) * 5 + (2,)), SMALL, embed)
-    assert [view.name for view in report.views] == ["text", "words", "clusters"]
+    assert [view.name for view in report.views] == ["text", "kernel", "words", "clusters"]
     assert report.verdict == "strong"
 
 
@@ -153,7 +153,7 @@ def test_sample_is_one_search_a_session() -> None:
     assert sample.searches["session"].is_unique().all()
     assert (sample.searches["queries"] == 2).all()
     assert 25 < (sample.searches["query"] == "topic0 again").sum() < 75  # either search of a session is as likely
-    assert sample.rows.height == 300
+    assert with_rows(sample, window.lazy()).rows.height == 300
 
 
 def test_permutation_p_value_is_uniform_though_folds_depend() -> None:
@@ -161,7 +161,7 @@ def test_permutation_p_value_is_uniform_though_folds_depend() -> None:
     p_values = []
     for seed in range(60):
         points = np.random.default_rng(seed).normal(size=(40, 30)).astype(np.float32)
-        p_values.append(classifier_test(points[:20], points[20:], seed, permutations=99)[1])
+        p_values.append(classifier_test(points[:20], points[20:], seed)[1])
     rejected = np.mean(np.array(p_values) <= 0.1)
     assert rejected <= 0.22  # Binomial(60, 0.1) exceeds 13 with probability 0.003
 
@@ -171,30 +171,38 @@ def test_classifier_auc_approaches_the_best_possible() -> None:
     shift = 1.0
     reference = rng.normal(size=(1_500, 3)).astype(np.float32)
     current = rng.normal(size=(1_500, 3)).astype(np.float32) + np.array([shift, 0, 0], dtype=np.float32)
-    auc, p_value = classifier_test(reference, current, 0, permutations=99)
+    auc, p_value = classifier_test(reference, current, 0)
     assert auc == pytest.approx(0.7602, abs=0.02)  # Phi(shift / sqrt 2), the optimum for two unit Gaussians
-    assert p_value == 0.01  # the smallest of 99 permutations
+    assert p_value == 0.001  # the smallest of 999 permutations
 
 
 def test_words_by_hand() -> None:
-    view = words_view(["old one", "old two", "old one", "new? two"], ["OLD one", "fresh two", "fresh one"])
-    # vocabulary {old, one, two}; unseen words in 1 of 2 searches of the second half, and in 2 of 3 now
-    assert view.effect == pytest.approx(2 / 3 - 1 / 2)
+    view = words_view(["old one", "old two"], ["old one", "new? two"], ["OLD one", "fresh two", "fresh one"])
+    # vocabulary {old, one, two}; unseen words in 1 of 2 earlier searches, and in 2 of 3 now
+    assert view.effect == pytest.approx((2 / 3 - 1 / 2) / (1 - 1 / 2))
     assert view.p_value == pytest.approx(hypergeom.sf(1, 5, 3, 3))
     assert "most often fresh" in view.text
 
 
-def test_growth_test_is_fishers() -> None:
+def test_words_effect_is_the_share_of_new_intent() -> None:
+    """30% of searches of another kind, all with a new word, over a tail in which a fifth of searches has one anyway."""
+    old = ["seen"] * 800 + ["tail"] * 200
+    now = ["seen"] * 560 + ["tail"] * 140 + ["fresh"] * 300
+    assert words_view(["seen"], old, now).effect == pytest.approx(0.3)
+
+
+def test_change_test_is_fishers_either_way() -> None:
     now, before = np.array([12, 5, 3]), np.array([4, 6, 10])
-    raw = [
-        fisher_exact([[n, 20 - n], [b, 20 - b]], alternative="greater").pvalue for n, b in zip(now, before, strict=True)
-    ]
+    raw = []
+    for n, b in zip(now, before, strict=True):
+        table = [[n, 20 - n], [b, 20 - b]]
+        raw.append(min(1.0, 2 * min(fisher_exact(table, alternative=side).pvalue for side in ("greater", "less"))))
     order = np.argsort(raw)
     stepped = [
         min(raw[k] * 3 / (place + 1) for place, k in enumerate(order) if place >= list(order).index(i))
         for i in range(3)
     ]
-    assert _growth_test(now, before) == pytest.approx(np.minimum(stepped, 1))
+    assert change_test(now, before) == pytest.approx(np.minimum(stepped, 1))
 
 
 def test_correction_is_benjamini_and_hochbergs() -> None:
