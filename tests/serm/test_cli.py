@@ -18,8 +18,8 @@ def test_help_names_every_verb_and_loads_nothing_heavy(tmp_path: Path) -> None:
     done = run("--help", where=tmp_path)
     assert done.returncode == 0
     for verb in (
-        "init", "status", "ingest", "simulate", "simulate-llm", "shift", "mine", "clicks", "annotate", "review", "update",
-        "evaluate", "gate", "promote", "rollback", "evolve", "backtest", "demo",
+        "init", "status", "ingest", "simulate", "simulate-llm", "shift", "mine", "clicks", "annotate", "annotations",
+        "review", "update", "evaluate", "gate", "promote", "rollback", "evolve", "backtest", "demo",
     ):  # fmt: skip
         assert f" {verb} " in done.stdout
     program = "import sys, serm.cli; print([m for m in ('torch', 'transformers', 'langgraph') if m in sys.modules])"
