@@ -146,6 +146,8 @@ ANNOTATIONS = Table(
             "calls": pl.Int32,
             "prompt_tokens": pl.Int64,
             "completion_tokens": pl.Int64,
+            "prompt": pl.String,  # name/language@version of the prompt file
+            "knowledge": pl.String,  # JSON: the background's sources and a hash of its texts; null where none is used
         }
     ),
     key=("round", "query", "doc_id"),
