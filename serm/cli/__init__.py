@@ -2,12 +2,12 @@
 
 import sys
 
-from serm.cli import annotation, data, mining, models, rounds, simulation
+from serm.cli import annotation, attacks, data, mining, models, rounds, simulation
 from serm.cli.options import app
 
 __all__ = ["app", "main"]
 
-for part in (data, mining, annotation, models, rounds, simulation):  # the order of --help
+for part in (data, mining, annotation, attacks, models, rounds, simulation):  # the order of --help
     app.add_typer(part.commands)
 
 
