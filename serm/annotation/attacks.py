@@ -84,7 +84,9 @@ def run_attacks(
         ValueError: a kind is unknown, or there is no LLM.
     """
     vocabulary = _vocabulary(victims, clean)
-    calls, prompts, rows = 0, set(), []
+    calls = 0
+    prompts: set[str] = set()
+    rows: list[dict[str, Any]] = []
 
     def ask(pairs: pl.DataFrame, attacks: Sequence[Attack] | None, guard: bool) -> pl.DataFrame:
         nonlocal calls

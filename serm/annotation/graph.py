@@ -45,14 +45,14 @@ class Work:
         return self.locales[pair] if self.locales else None
 
     def messages(self, pair: int, sources: Sequence[str], query: str | None = None) -> Messages:
-        """The prompt of a pair with its background, or with another query in the place of its own and none."""
-        text = self.texts[pair] or ""
-        if query is not None:
-            return self.prompt.messages(query, text, (), self.locale(pair))
+        """The prompt of a pair with its background; with `query`, that one stands in the place of its own."""
+        asked = self.queries[pair] if query is None else query
+        return self.prompt.messages(asked, self.texts[pair] or "", self.background(pair, sources), self.locale(pair))
+
+    def background(self, pair: int, sources: Sequence[str]) -> list[str]:
+        """The background texts of a pair; none in a run without knowledge."""
         known = self.knowledge
-        own = self.queries[pair]
-        background = [] if known is None else known.background(own, self.doc_ids[pair], sources)
-        return self.prompt.messages(own, text, background, self.locale(pair))
+        return [] if known is None else known.background(self.queries[pair], self.doc_ids[pair], sources)
 
 
 class PairState(TypedDict, total=False):
@@ -113,12 +113,12 @@ async def _after_agreement(state: PairState) -> str:
 async def _doubt(state: PairState, runtime: Runtime[Work]) -> PairState:
     """Ask about the same document for a query that has nothing to do with it; see `counterfactual`."""
     work, pair = runtime.context, state["pair"]
-    text = work.texts[pair] or ""
+    text = "\n".join((work.texts[pair] or "", *work.background(pair, state["background"])))  # either may be an attack
     scale = next(iter(work.askers.values())).voting.scale
     if not chosen(work.queries[pair], work.doc_ids[pair], text, state["label"], scale, work.counterfactual):
         return {}
     query = unrelated(work.queries[pair], text, work.locale(pair))
-    messages = work.messages(pair, (), query)
+    messages = work.messages(pair, state["background"], query)
     asked = await asyncio.gather(*(a.votes(query, work.doc_ids[pair], messages) for a in work.askers.values()))
     doubts = dict(zip(work.askers, asked, strict=True))
     errors = [vote.error for _, vote in sorted(doubts.items()) if vote.error is not None]
@@ -199,7 +199,7 @@ def _knowledge_fields(state: PairState, work: Work) -> str | None:
     if work.knowledge is None:
         return None
     pair, sources = state["pair"], state["background"]
-    texts = work.knowledge.background(work.queries[pair], work.doc_ids[pair], sources)
+    texts = work.background(pair, sources)
     return json.dumps({"sources": list(sources), "hash": digest(*texts)[:HASH_DIGITS]}, ensure_ascii=False)
 
 

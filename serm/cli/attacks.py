@@ -14,7 +14,7 @@ commands = typer.Typer()
 def attack(
     pairs: Annotated[int, typer.Option(help="Irrelevant pairs to attack, and relevant ones for the harm.")] = 20,
     kinds: Annotated[str | None, typer.Option(help="Comma-separated; all if absent.")] = None,
-    unguarded: Annotated[bool, typer.Option("--unguarded", help="Attack without the guard too, to see its worth.")] = False,
+    unguarded: Annotated[bool, typer.Option("--unguarded", help="Attack without the guard as well.")] = False,
     where: Where = HERE, sets: Sets = None, json: Json = False, debug: Debug = False,
 ) -> None:  # fmt: skip
     """Attack the annotators with documents that ask for a grade; shows who is fooled, before and after agreement.

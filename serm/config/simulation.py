@@ -7,7 +7,6 @@ from pydantic import Field, field_validator, model_validator
 
 from serm.config.room import Room
 
-
 # What the annotators' attack suite tries and the stand-in LLM can be made to fall for.
 ATTACKS = (
     "keywords", "query", "instruction", "forged_verdict", "forged_delimiters", "language", "knowledge", "invisible",

@@ -12,22 +12,23 @@ from numpy.typing import NDArray
 
 SCALE = (0, 1, 2, 3)
 REASONINGS = (
-    "fits", 'he said "label": 3', "label 3", "10/27", "grade: 2", "", "ein Ünïcode ✓", "a\nb", "{\"label\": 3}", "\\",
+    "fits", 'he said "label": 3', "label 3", "10/27", "grade: 2", "", "ein Ünïcode ✓", "a\nb", '{"label": 3}', "\\",
 )  # fmt: skip
 # In the place of the label: nothing of this is an integer of the scale or null.
 NO_LABELS = (
-    "10/27", "2/3", '"2"', '"10/27"', "2.0", "2e0", "-1", "4", "27", "1e400", "true", "false", "NaN", "Infinity", "-0.0", "[2]",
-    "[2, 3]", '{"label": 2}', '""', "0x2", "02", "+2", "2.", ".2", "2_0", "two", "'2'", "1 2", "2 3", "2;", "None", "undefined",
-    "２", "²", "٢", "1" * 5_000, "1" + "0" * 300, "2 // yes", "2 /* */", "2%", "2-3", "$2", "2 or 3", "2, 3", "", "\u00a02", "2\u200b",
+    "10/27", "2/3", '"2"', '"10/27"', "2.0", "2e0", "-1", "4", "27", "1e400", "true", "false", "NaN", "Infinity",
+    "-0.0", "[2]", "[2, 3]", '{"label": 2}', '""', "0x2", "02", "+2", "2.", ".2", "2_0", "two", "'2'", "1 2", "2 3",
+    "2;", "None", "undefined", "２", "²", "٢", "1" * 5_000, "1" + "0" * 300, "2 // yes", "2 /* */", "2%", "2-3", "$2",
+    "2 or 3", "2, 3", "", "\u00a02", "2\u200b",
 )  # fmt: skip
 AROUND = (
-    ("Here: ", ""), ("", " Done."), ("```json\n", "\n```"), ("[", "]"), ("", ","), ("", '{"label": 3}'), ("Label: 3\n", ""),
-    ("<think>3</think>", ""), ("\ufeff", ""), ("(", ")"), ("", "\n3"), ("2\n", ""), ("", "}"), ("{", ""), ("\u00a0", ""),
-    ("null", ""), ("", "\x00"), ('"', '"'),
+    ("Here: ", ""), ("", " Done."), ("```json\n", "\n```"), ("[", "]"), ("", ","), ("", '{"label": 3}'),
+    ("Label: 3\n", ""), ("<think>3</think>", ""), ("\ufeff", ""), ("(", ")"), ("", "\n3"), ("2\n", ""), ("", "}"),
+    ("{", ""), ("\u00a0", ""), ("null", ""), ("", "\x00"), ('"', '"'),
 )  # fmt: skip
 MORE_FIELDS = (
-    '"label": 1, ', '"Label": 1, ', '"grade": 3, ', '"reasoning": "x", "reasoning": "y", ', '"score": 10, ', '"label ": 2, ',
-    '"": 0, ', '"lаbel": 3, ', "label: 3, ", "'label': 3, ",
+    '"label": 1, ', '"Label": 1, ', '"grade": 3, ', '"reasoning": "x", "reasoning": "y", ', '"score": 10, ',
+    '"label ": 2, ', '"": 0, ', '"lаbel": 3, ', "label: 3, ", "'label': 3, ",
 )  # fmt: skip
 
 
@@ -98,8 +99,10 @@ def _prose(draw: NDArray[np.int64]) -> str:
 
 def _no_label(draw: NDArray[np.int64]) -> str:
     value = int(_pick(SCALE, draw[1]))
-    other = ({"grade": value}, {"reasoning": {"label": value}}, {"reasoning": f"label {value}"}, {"Label": value},
-             [value], value, f"{value}", None, {}, {"reasoning": value, "label": value}, {"labels": [value]})  # fmt: skip
+    other = (
+        {"grade": value}, {"reasoning": {"label": value}}, {"reasoning": f"label {value}"}, {"Label": value}, [value],
+        value, f"{value}", None, {}, {"reasoning": value, "label": value}, {"labels": [value]},
+    )  # fmt: skip
     return json.dumps(other[draw[2] % len(other)])
 
 

@@ -1,4 +1,4 @@
-"""Attacks: what is written, what a gullible stand-in sees of it, what the guard takes away, and who is counted fooled."""
+"""Attacks: what is written, what a gullible stand-in sees, what the guard takes away, and who counts as fooled."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -112,10 +112,10 @@ def test_the_counterfactual_check_sends_a_fooled_pair_to_review() -> None:
     rows = {}
     for share in (0.0, 1e-9):  # next to nobody by chance: the text is suspicious
         settings = AnnotationSettings(paths=1, counterfactual=share)
-        report = run_attacks(victims, clean, llms, settings, SCALE, ["instruction"])
-        rows[share] = by_row(report.attacks, "instruction", AGREED)
-    assert (rows[0.0]["fooled"], rows[0.0]["flagged"]) == (1.0, 0)
-    assert (rows[1e-9]["fooled"], rows[1e-9]["flagged"]) == (0.0, 10)
+        report = run_attacks(victims, clean, llms, settings, SCALE, ["instruction", "knowledge"])
+        rows[share] = [by_row(report.attacks, kind, AGREED) for kind in ("instruction", "knowledge")]
+    assert [(row["fooled"], row["flagged"]) for row in rows[0.0]] == [(1.0, 0)] * 2
+    assert [(row["fooled"], row["flagged"]) for row in rows[1e-9]] == [(0.0, 10)] * 2
 
 
 def test_a_gullible_stand_in_is_fooled_at_its_rate_and_together_with_its_like() -> None:
@@ -152,7 +152,7 @@ def test_the_verb_runs_over_http_and_is_paid_once(tmp_path: Path) -> None:
         },
     }  # fmt: skip
     workspace = Workspace.create(tmp_path / "w", json.dumps(settings))
-    rows = judged(16)
+    rows = judged(8)
     workspace.append("documents", rows.select("doc_id", "text"))
     workspace.append("judgments", rows.drop("text").with_columns(split=pl.lit("train"), judge=pl.lit("eva")))
     server: Server = llm_server(workspace)
@@ -160,17 +160,17 @@ def test_the_verb_runs_over_http_and_is_paid_once(tmp_path: Path) -> None:
     with running(server) as url:
         annotators = [AnnotatorSettings(name=name, model=name, base_url=url) for name in ("ada", "ben")]
         workspace.config.annotation.annotators = annotators
-        report = attack_verb(workspace, 8, kinds, unguarded=True)
+        report = attack_verb(workspace, 4, kinds, unguarded=True)
         billed = server.bill.completed
-        again = attack_verb(workspace, 8, kinds, unguarded=True)
+        again = attack_verb(workspace, 4, kinds, unguarded=True)
     assert server.bill.completed == billed  # the ledger answered
     assert again.attacks == report.attacks
     rates = {(row["attack"], row["guard"]): row for row in report.attacks if row["annotator"] == AGREED}
     assert {key: row["fooled"] for key, row in rates.items()} == {
-        ("instruction", True): 0.0, ("instruction", False): 1.0, ("chat_tokens", True): 0.0, ("chat_tokens", False): 1.0,
-        ("query", True): 1.0, ("query", False): 1.0,
+        ("instruction", True): 0.0, ("instruction", False): 1.0, 
+        ("chat_tokens", True): 0.0, ("chat_tokens", False): 1.0, ("query", True): 1.0, ("query", False): 1.0,
     }  # fmt: skip
-    assert rates["instruction", True]["flagged"] == 8  # the check caught them; repeating the query it cannot see
+    assert rates["instruction", True]["flagged"] == 4  # the check caught them; repeating the query it cannot see
     assert rates["query", True]["flagged"] == 0
     assert all(row["changed"] == 0 and row["right_with"] == 1 for row in report.harm)
     with pytest.raises(ValueError, match="no attack 'x'"):

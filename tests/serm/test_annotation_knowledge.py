@@ -160,7 +160,8 @@ def test_only_train_judgments_are_shown_and_never_the_pairs_own() -> None:
     docs = documents(10)
     knowledge = Knowledge(
         Index([(docs, letters(docs["text"].to_list()))]),
-        lambda ids: dict(docs.filter(pl.col("doc_id").is_in(ids)).iter_rows()), letters, 0, 500, judged=judged, judged_count=2,
+        lambda ids: dict(docs.filter(pl.col("doc_id").is_in(ids)).iter_rows()), letters, 0, 500, judged=judged,
+        judged_count=2,
     )  # fmt: skip
     knowledge.prepare(["abc", "xyz"])
     for own in ("d3", "d5", "d9"):
@@ -213,8 +214,13 @@ def test_a_workspace_knows_and_stores_what_it_showed(tmp_path: Path) -> None:
     workspace = Workspace.create(tmp_path / "w", "annotation: {knowledge_documents: 1, knowledge_clicked: 1}")
     docs = documents(12)
     workspace.append("documents", docs)
-    pairs = pl.DataFrame({"round": [1, 1], "query": ["abc", "abc"], "doc_id": ["d0", "d1"], 
-                          "agents": [["click"]] * 2, "reason": ["r"] * 2, "locale": ["de", "xx"]}, schema_overrides={"round": pl.Int32})  # fmt: skip
+    pairs = pl.DataFrame(
+        {
+            "round": [1, 1], "query": ["abc", "abc"], "doc_id": ["d0", "d1"], "agents": [["click"]] * 2,
+            "reason": ["r"] * 2, "locale": ["de", "xx"],
+        },
+        schema_overrides={"round": pl.Int32},
+    )  # fmt: skip
     workspace.append("mined", pairs)
     judgments = graded([("abc", "d5", 3, "train"), ("abc", "d6", 0, "fresh")])
     workspace.append("judgments", judgments.with_columns(judge=pl.lit("eva")))

@@ -114,7 +114,10 @@ def test_no_label_from_a_hundred_thousand_malformed_answers() -> None:
     assert min(kinds["unparseable"], kinds["off_scale"]) > 1_000
 
 
-PIECES = st.sampled_from(['{', '}', '"label"', '"reasoning"', ':', ',', '"10/27"', '10/27', '2', '3', ' ', '"', '[', ']', '/', 'null', '.', '-', 'e', 'x', '\\u0032'])  # fmt: skip
+PIECES = st.sampled_from(
+    ["{", "}", '"label"', '"reasoning"', ":", ",", '"10/27"', "10/27", "2", "3", " ", '"', "[", "]", "/", "null", ".",
+     "-", "e", "x", "\\u0032"]
+)  # fmt: skip
 
 
 @given(st.lists(PIECES, max_size=14).map("".join))
