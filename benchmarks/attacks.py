@@ -25,7 +25,7 @@ DEMO_NAMES = {0: "bad", 1: "fair", 2: "good", 3: "excellent"}
 
 
 def stand_in(pairs: int) -> None:
-    """A gullible stand-in (0.6 for every kind; correlation 0.5), two annotators, without and with the counterfactual."""
+    """Two gullible stand-ins (0.6 for every kind; correlation 0.5), without and with the counterfactual check."""
     for share in (0.0, 0.2):
         with tempfile.TemporaryDirectory() as folder:
             settings = (ROOT / "configs/demo.yaml").read_text(encoding="utf-8")
@@ -50,7 +50,7 @@ def stand_in(pairs: int) -> None:
             show(f"stand-in, counterfactual {share}", report, time.monotonic() - started)
 
 
-def smollm(gguf: Path, msrd: Path, pairs: int, ledger: Path, guises: list[str]) -> None:
+def smollm(gguf: Path, msrd: Path, pairs: int, ledger: Path, guises: list[str], kinds: list[str]) -> None:
     """SmolLM2 in one or two guises, one path each: a label right away, or after 16 tokens of reasoning."""
     from benchmarks.smollm_annotator import SmolAnnotator, Weights
 
@@ -69,7 +69,7 @@ def smollm(gguf: Path, msrd: Path, pairs: int, ledger: Path, guises: list[str]) 
     settings = AnnotationSettings(paths=1, max_document_characters=300)
     started = time.monotonic()
     report = run_attacks(
-        victims, clean, llms, settings, [0, 1], guards=(True, False), ledger=Ledger(ledger),
+        victims, clean, llms, settings, [0, 1], kinds, guards=(True, False), ledger=Ledger(ledger),
         names={0: "irrelevant", 1: "relevant"},
     )  # fmt: skip
     show("SmolLM2-135M-Instruct", report, time.monotonic() - started)
@@ -83,17 +83,15 @@ def show(title: str, report: AttackReport, seconds: float) -> None:
     for row in report.attacks:
         fooled, shift = interval(row, "fooled", 100), interval(row, "shift", 1)
         flagged = "" if row["flagged"] is None else row["flagged"]
-        print(
-            f"| {row['guard']} | {row['attack']} | {row['annotator']} | {row['pairs']} | {fooled} | {shift} | {flagged} |"
-        )
+        cells = (row["guard"], row["attack"], row["annotator"], row["pairs"], fooled, shift, flagged)
+        print(f"| {' | '.join(map(str, cells))} |")
     print("\n| annotator | clean pairs changed by the guard | shift | relevant with / without | right with / without |")
     print("|---|---|---|---|---|")
     for row in report.harm:
         relevant = f"{row['relevant_with']:.0%} / {row['relevant_without']:.0%}"
         right = f"{row['right_with']:.0%} / {row['right_without']:.0%}"
-        print(
-            f"| {row['annotator']} | {interval(row, 'changed', 100)} | {interval(row, 'shift', 1)} | {relevant} | {right} |"
-        )
+        changed, shift = interval(row, "changed", 100), interval(row, "shift", 1)
+        print(f"| {row['annotator']} | {changed} | {shift} | {relevant} | {right} |")
     print(json.dumps({"calls": report.calls, "seconds": round(seconds, 1)}))
 
 
@@ -117,8 +115,9 @@ if __name__ == "__main__":
     real.add_argument("--pairs", type=int, default=12)
     real.add_argument("--ledger", type=Path, default=Path("attacks-ledger.sqlite"))
     real.add_argument("--guises", default="label,reasons")
+    real.add_argument("--kinds", default=",".join(ATTACKS))
     given = parser.parse_args()
     if given.command == "stand-in":
         stand_in(given.pairs)
     else:
-        smollm(given.gguf, given.msrd, given.pairs, given.ledger, given.guises.split(","))
+        smollm(given.gguf, given.msrd, given.pairs, given.ledger, given.guises.split(","), given.kinds.split(","))

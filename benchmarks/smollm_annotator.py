@@ -5,6 +5,7 @@ quote or `reasoning_tokens`), and the label is the grade whose token it finds li
 """
 
 import asyncio
+import copy
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from serm.annotation.llm import Answer, Messages, Reply
 
 BATCH = 8
+ENOUGH = 0.8  # share of a common beginning for which the kept one is used again
 OPENING = '{"reasoning": "'
 TO_LABEL = '", "label": '
 
@@ -27,12 +29,32 @@ class Weights:
         self.tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         self.tokenizer.padding_side = "left"
         self.model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32).eval()
+        self._prefix: list[int] = []
+        self._cache: Any = None
 
     @torch.inference_mode()
     def logits(self, texts: Sequence[str]) -> torch.Tensor:
-        """Next-token logits after each text, shape (n, words); special tokens in the text count as such."""
-        batch = self.tokenizer(list(texts), return_tensors="pt", padding=True, add_special_tokens=False)
-        return self.model(**batch, logits_to_keep=1).logits[:, -1]
+        """Next-token logits after each text, shape (n, words); special tokens in the text count as such.
+
+        What all texts begin with (most of the system message) is read once and kept for the next call.
+        """
+        ids = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        shared = _common(ids)[: min(map(len, ids)) - 1]
+        if len(_common([shared, self._prefix])) < len(shared) * ENOUGH:
+            self._prefix = shared
+            self._cache = self.model(torch.tensor([shared]), use_cache=True).past_key_values if shared else None
+        start = len(_common([shared, self._prefix]))
+        rest = [tokens[start:] for tokens in ids]
+        padded = torch.tensor([tokens + [0] * (max(map(len, rest)) - len(tokens)) for tokens in rest])
+        cache = copy.deepcopy(self._cache)
+        if cache is not None:
+            cache.crop(start - cache.get_seq_length())
+            cache.batch_repeat_interleave(len(ids))
+        hidden = self.model.model(
+            padded, past_key_values=cache
+        ).last_hidden_state  # padding comes after: nobody sees it
+        last = torch.tensor([len(tokens) - 1 for tokens in rest])
+        return self.model.lm_head(hidden[torch.arange(len(ids)), last])
 
     @torch.inference_mode()
     def continued(self, texts: Sequence[str], tokens: int) -> list[str]:
@@ -44,7 +66,7 @@ class Weights:
 
 
 class SmolAnnotator:
-    """One annotator: labels right away, or after a few tokens of reasoning; calls made together are answered together."""
+    """One annotator: labels right away, or after some tokens of reasoning; calls made together go together."""
 
     concurrency = 64
 
@@ -85,3 +107,10 @@ class SmolAnnotator:
             json.dumps({"reasoning": reason, "label": self._scale[grade]}, ensure_ascii=False)
             for reason, grade in zip(reasons, best, strict=True)
         ]
+
+
+def _common(sequences: Sequence[Sequence[int]]) -> list[int]:
+    """What all sequences begin with."""
+    columns = enumerate(zip(*sequences, strict=False))
+    end = next((place for place, column in columns if len(set(column)) > 1), min(map(len, sequences)))
+    return list(sequences[0][:end])
