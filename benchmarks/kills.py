@@ -47,7 +47,7 @@ mining: {{budget: 300, quiet_share: 1.0, candidates: 2500, judged: 300}}
 simulate: {{sessions: 1200, days: 10}}
 annotation:
   batch_pairs: 8
-  knowledge_documents: 0
+  knowledge: false
   annotators:
     - {{name: ada, model: stand-in-a, base_url: "http://127.0.0.1:{port}/v1", concurrency: 2}}
     - {{name: ben, model: stand-in-b, base_url: "http://127.0.0.1:{port}/v1", concurrency: 2}}

@@ -149,6 +149,8 @@ ANNOTATIONS = Table(
             "completion_tokens": pl.Int64,
             "posterior": Floats,  # P(label) over the scale; null while the annotators are not measured
             "unfounded": pl.Int32,  # sentences left out of the rationale because their quotes occur nowhere
+            "prompt": pl.String,  # name/language@version of the prompt file
+            "knowledge": pl.String,  # JSON: the background's sources and a hash of its texts; null where none is used
         }
     ),
     key=("round", "query", "doc_id"),

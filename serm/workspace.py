@@ -237,7 +237,10 @@ class Workspace:
         present = _sharing_a_key(delta, rows, spec).select(key).collect(engine="streaming")
         fresh = rows.join(present, on=key, how="anti", nulls_equal=True, maintain_order="left")
         if not fresh.is_empty():
-            write_deltalake(delta, fresh.to_arrow(), mode="append", commit_properties=ONCE)
+            new = len(delta.schema().fields) < len(spec.schema)  # the table was made before a column was added
+            write_deltalake(
+                delta, fresh.to_arrow(), mode="append", schema_mode="merge" if new else None, commit_properties=ONCE
+            )
         return fresh.height
 
     @staticmethod
@@ -323,7 +326,9 @@ def _lazy(delta: DeltaTable, spec: Table) -> pl.LazyFrame:
     is read as the Parquet files that it consists of.
     """
     if not (delta.table_uri.startswith("file://") and "%" in delta.table_uri):
-        return pl.scan_delta(delta)
+        present = {field.name for field in delta.schema().fields}
+        added = [pl.lit(None, dtype).alias(name) for name, dtype in spec.schema.items() if name not in present]
+        return pl.scan_delta(delta).with_columns(added) if added else pl.scan_delta(delta)
     paths = [unquote(uri.removeprefix("file://")) for uri in delta.file_uris()]
     if not paths:
         return spec.empty().lazy()

@@ -15,7 +15,7 @@ relevance:
     learning_rate: 0.002}}
 mining: {{budget: 40, quiet_share: 1.0, judged: 60, per_query: 8}}
 update: {{minimum_labels: 5}}
-annotation: {{knowledge_documents: 0, paths: 1}}
+annotation: {{knowledge: false, paths: 1}}
 evaluation: {{minimum_queries: 5, resamples: 200}}
 simulate: {{sessions: 300, days: 10}}
 simulate_llm: {{confusion: [[1.0, 0.0], [0.0, 1.0]]}}

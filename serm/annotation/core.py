@@ -11,6 +11,7 @@ from serm.annotation.asking import Asker, Voting
 from serm.annotation.consensus import Consensus
 from serm.annotation.dawid_skene import Reliability
 from serm.annotation.graph import Work, annotation_row, pair_graph
+from serm.annotation.guidelines import load_prompt
 from serm.annotation.journal import Journal
 from serm.annotation.knowledge import Knowledge
 from serm.annotation.ledger import Ledger
@@ -37,7 +38,7 @@ def annotate_pairs(
     names: Mapping[int, str] | None = None,
     reliability: Reliability | None = None,
 ) -> pl.DataFrame:
-    """Annotate pairs (`query`, `doc_id`) of `documents` (`doc_id`, `text`) by `llms`, in the order given.
+    """Annotate pairs (`query`, `doc_id`, `locale` if known) of `documents` (`doc_id`, `text`), in the order given.
 
     Returns one row a pair in the schema of the annotations table without `round`; status "failed" marks pairs that a
     provider or a missing document let down, with the reason. `names` are the grades' words in the prompt.
@@ -94,18 +95,20 @@ def make_work(
     if pairs.select("query", "doc_id").is_duplicated().any():
         twice = pairs.filter(pl.struct("query", "doc_id").is_duplicated()).row(0, named=True)
         raise ValueError(f"annotation: the pair ({twice['query']!r}, {twice['doc_id']!r}) comes twice; give it once")
-    joined = pairs.select("query", "doc_id").join(
+    locale = pl.col("locale") if "locale" in pairs.columns else pl.lit(None, pl.String).alias("locale")
+    joined = pairs.select("query", "doc_id", locale).join(
         documents.select("doc_id", "text").unique("doc_id"), on="doc_id", how="left", maintain_order="left"
     )
     if knowledge is not None:
         knowledge.prepare(joined["query"].unique().to_list(), ledger)
-    prompt = Prompt(scale, names, settings.guidelines, settings.max_document_characters)
-    queries, doc_ids, texts = (joined[column].to_list() for column in ("query", "doc_id", "text"))
+    files = load_prompt(settings.prompt, scale)
+    prompt = Prompt(scale, names, settings.guidelines, settings.max_document_characters, files, settings.guard)
+    queries, doc_ids, texts, locales = (joined[column].to_list() for column in ("query", "doc_id", "text", "locale"))
     ordinal = settings.agreement_scale == "ordinal"
     consensus = Consensus(
         settings.agreement, ordinal, scale, settings.target_accuracy, tuple(sorted(askers)), reliability
     )
-    return Work(queries, doc_ids, texts, prompt, knowledge, askers, consensus)
+    return Work(queries, doc_ids, texts, prompt, knowledge, askers, consensus, locales, settings.counterfactual)
 
 
 async def finished(work: Work, settings: AnnotationSettings) -> AsyncIterator[tuple[int, dict[str, Any]]]:

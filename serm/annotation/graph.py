@@ -4,6 +4,7 @@ The state holds the pair's number, ids and outcomes; texts stay in the run's `Wo
 process.
 """
 
+import asyncio
 import json
 import operator
 from collections.abc import Mapping, Sequence
@@ -18,11 +19,14 @@ from langgraph.types import Send
 from serm.annotation.agreement import unify
 from serm.annotation.asking import Asker, Votes
 from serm.annotation.consensus import Consensus
+from serm.annotation.counterfactual import chosen, unrelated, verdict
 from serm.annotation.knowledge import Knowledge
-from serm.annotation.prompt import Prompt
+from serm.annotation.llm import Messages
+from serm.annotation.prompt import Prompt, digest
 from serm.annotation.rationale import grounded
 
 REVIEW_REASONING_CHARACTERS = 400
+HASH_DIGITS = 16
 
 
 @dataclass(frozen=True)
@@ -36,13 +40,30 @@ class Work:
     knowledge: Knowledge | None
     askers: Mapping[str, Asker]
     consensus: Consensus
+    locales: Sequence[str | None] = ()  # of the queries; empty: none is known
+    counterfactual: float = 0.0  # share of the kept, relevant pairs that are asked again with an unrelated query
+
+    def locale(self, pair: int) -> str | None:
+        """The language of a pair's query, where it is known."""
+        return self.locales[pair] if self.locales else None
+
+    def messages(self, pair: int, sources: Sequence[str], query: str | None = None) -> Messages:
+        """The prompt of a pair with its background; with `query`, that one stands in the place of its own."""
+        asked = self.queries[pair] if query is None else query
+        return self.prompt.messages(asked, self.texts[pair] or "", self.background(pair, sources), self.locale(pair))
+
+    def background(self, pair: int, sources: Sequence[str]) -> list[str]:
+        """The background texts of a pair; none in a run without knowledge."""
+        known = self.knowledge
+        return [] if known is None else known.background(self.queries[pair], self.doc_ids[pair], sources)
 
 
 class PairState(TypedDict, total=False):
     """One pair on its way; `votes` is filled by the annotators side by side."""
 
     pair: int
-    background: tuple[str, ...]  # ids of the documents shown
+    background: tuple[str, ...]  # names of the sources shown
+    doubts: dict[str, Votes]  # what was said of the document for an unrelated query, where that was asked
     votes: Annotated[dict[str, Votes], operator.or_]
     status: str
     label: int | None
@@ -74,10 +95,9 @@ async def _fan_out(state: PairState, runtime: Runtime[Work]) -> list[Send]:
 
 async def _vote(state: _Turn, runtime: Runtime[Work]) -> PairState:
     work, pair = runtime.context, state["pair"]
-    query, doc_id, text = work.queries[pair], work.doc_ids[pair], work.texts[pair]
-    background = [] if work.knowledge is None else work.knowledge.background(query, state["background"])
-    messages = work.prompt.messages(query, text or "", background)
-    return {"votes": {state["annotator"]: await work.askers[state["annotator"]].votes(query, doc_id, messages)}}
+    asker = work.askers[state["annotator"]]
+    messages = work.messages(pair, state["background"])
+    return {"votes": {asker.name: await asker.votes(work.queries[pair], work.doc_ids[pair], messages)}}
 
 
 async def _agreement(state: PairState, runtime: Runtime[Work]) -> PairState:
@@ -90,6 +110,30 @@ async def _agreement(state: PairState, runtime: Runtime[Work]) -> PairState:
 
 
 async def _after_agreement(state: PairState) -> str:
+    return {"kept": "doubt", "review": "review", "failed": END}[state["status"]]
+
+
+async def _doubt(state: PairState, runtime: Runtime[Work]) -> PairState:
+    """Ask about the same document for a query that has nothing to do with it; see `counterfactual`."""
+    work, pair = runtime.context, state["pair"]
+    text = "\n".join((work.texts[pair] or "", *work.background(pair, state["background"])))  # either may be an attack
+    scale = next(iter(work.askers.values())).voting.scale
+    if not chosen(work.queries[pair], work.doc_ids[pair], text, state["label"], scale, work.counterfactual):
+        return {}
+    query = unrelated(work.queries[pair], text, work.locale(pair))
+    messages = work.messages(pair, state["background"], query)
+    asked = await asyncio.gather(*(a.votes(query, work.doc_ids[pair], messages) for a in work.askers.values()))
+    doubts = dict(zip(work.askers, asked, strict=True))
+    errors = [vote.error for _, vote in sorted(doubts.items()) if vote.error is not None]
+    if errors:
+        return {"doubts": doubts, "status": "failed", "label": None, "reason": "; ".join(errors)}
+    found = verdict({name: vote.stable for name, vote in doubts.items()}, query, scale)
+    if found is None:
+        return {"doubts": doubts}
+    return {"doubts": doubts, "status": "review", "label": None, "reason": found}
+
+
+async def _after_doubt(state: PairState) -> str:
     return {"kept": "unify", "review": "review", "failed": END}[state["status"]]
 
 
@@ -98,14 +142,14 @@ async def _unify(state: PairState, runtime: Runtime[Work]) -> PairState:
     reasonings = [
         [outcome.reasoning for outcome in vote.outcomes if outcome.label == label] for vote in _in_order(state).values()
     ]
-    query = work.queries[pair]
-    background = [] if work.knowledge is None else work.knowledge.background(query, state["background"])
-    found, unfounded = grounded(reasonings, [query, work.texts[pair] or "", *background])
+    shown = [work.queries[pair], work.texts[pair] or "", *work.background(pair, state["background"])]
+    found, unfounded = grounded(reasonings, shown)
     return {"rationale": unify(found), "unfounded": unfounded}
 
 
 async def _review(state: PairState) -> PairState:
-    return {"reason": "; ".join(f"{name}: {vote.describe()}" for name, vote in _in_order(state).items())}
+    said = [f"{name}: {vote.describe()}" for name, vote in _in_order(state).items()]
+    return {"reason": "; ".join(filter(None, (state.get("reason"), *said)))}
 
 
 def _in_order(state: PairState) -> dict[str, Votes]:
@@ -120,12 +164,14 @@ def pair_graph() -> Any:
     graph.add_node("retrieve", _retrieve)
     graph.add_node("vote", _vote)
     graph.add_node("agreement", _agreement)
+    graph.add_node("doubt", _doubt)
     graph.add_node("unify", _unify)
     graph.add_node("review", _review)
     graph.add_edge(START, "retrieve")
     graph.add_conditional_edges("retrieve", _fan_out, ["vote"])
     graph.add_edge("vote", "agreement")
-    graph.add_conditional_edges("agreement", _after_agreement, ["unify", "review", END])
+    graph.add_conditional_edges("agreement", _after_agreement, ["doubt", "review", END])
+    graph.add_conditional_edges("doubt", _after_doubt, ["unify", "review", END])
     graph.add_edge("unify", END)
     graph.add_edge("review", END)
     return graph.compile()
@@ -135,9 +181,11 @@ def annotation_row(state: PairState, work: Work) -> dict[str, Any]:
     """A finished pair as a row of the annotations table, without its round."""
     votes = _in_order(state)
     in_full = state["status"] == "review"
+    paid = [*votes.values(), *state.get("doubts", {}).values()]
+    pair = state["pair"]
     return {
-        "query": work.queries[state["pair"]],
-        "doc_id": work.doc_ids[state["pair"]],
+        "query": work.queries[pair],
+        "doc_id": work.doc_ids[pair],
         "status": state["status"],
         "label": state.get("label"),
         "rationale": state.get("rationale"),
@@ -145,10 +193,21 @@ def annotation_row(state: PairState, work: Work) -> dict[str, Any]:
         "reason": state.get("reason"),
         "posterior": state.get("posterior"),
         "unfounded": state.get("unfounded"),
-        "calls": sum(vote.calls for vote in votes.values()),
-        "prompt_tokens": sum(vote.prompt_tokens for vote in votes.values()),
-        "completion_tokens": sum(vote.completion_tokens for vote in votes.values()),
+        "calls": sum(vote.calls for vote in paid),
+        "prompt_tokens": sum(vote.prompt_tokens for vote in paid),
+        "completion_tokens": sum(vote.completion_tokens for vote in paid),
+        "prompt": work.prompt.label(work.locale(pair)),
+        "knowledge": _knowledge_fields(state, work),
     }
+
+
+def _knowledge_fields(state: PairState, work: Work) -> str | None:
+    """What was shown: names of the sources and a hash of their texts; null in a run without knowledge."""
+    if work.knowledge is None:
+        return None
+    pair, sources = state["pair"], state["background"]
+    texts = work.background(pair, sources)
+    return json.dumps({"sources": list(sources), "hash": digest(*texts)[:HASH_DIGITS]}, ensure_ascii=False)
 
 
 def _vote_fields(vote: Votes, in_full: bool) -> dict[str, Any]:

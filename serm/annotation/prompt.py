@@ -1,60 +1,93 @@
-"""The prompt for one pair: a versioned template, filled with cleaned texts between markers that they cannot forge."""
+"""The prompt for one pair: a versioned file, filled with cleaned texts between markers that they cannot forge."""
 
 import hashlib
-import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from importlib.resources import files
 from string import Template
 
+from serm.annotation.cleaning import clean
+from serm.annotation.guidelines import SHIPPED, PromptFile, PromptFiles, load_prompt
 from serm.annotation.llm import Messages
 
-SPLIT = "=== user ===\n"
 NONCE_CHARACTERS = 16
-BACKGROUND = (
-    "\nBackground for understanding the query; it is not what you grade:\n"
-    "[begin background {nonce}]\n{texts}\n[end background {nonce}]\n"
-)
-# C0 and C1 controls but newline and tab; soft hyphen; zero-width space, word joiner, byte-order mark; direction
-# overrides; the invisible "tag" letters. Zero-width (non-)joiners stay: Persian and Indic words and emoji need them.
-_UNWANTED = re.compile(
-    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
-)
+SEPARATOR = "\n---\n"
+
+__all__ = ["Prompt", "clean", "digest"]
 
 
 class Prompt:
-    """A run's prompt: template, grades and guidelines are fixed, the pair varies."""
+    """A run's prompt: files, grades and guidelines are fixed, the pair varies."""
 
-    def __init__(self, scale: Sequence[int], names: Mapping[int, str], guidelines: str, max_characters: int) -> None:
-        """`max_characters` cuts each document; grades without a name are shown as bare numbers."""
-        system, user = _template().split(SPLIT)
-        grades = "\n".join(f"- {grade}: {names[grade]}" if grade in names else f"- {grade}" for grade in scale)
-        domain = f"\nGuidelines for this collection:\n{guidelines.strip()}\n" if guidelines.strip() else ""
-        self._fixed = {"grades": grades, "guidelines": domain, "scale": ", ".join(map(str, scale))}
-        self._system = Template(system)
-        self._user = Template(user)
+    def __init__(
+        self,
+        scale: Sequence[int],
+        names: Mapping[int, str],
+        guidelines: str,
+        max_characters: int,
+        files: PromptFiles | None = None,
+        guarded: bool = True,
+    ) -> None:
+        """`max_characters` cuts each document; `files` default to those that come with serm.
+
+        A grade is shown with its name and with what the file says about it. Without `guarded`, texts go in as they are,
+        between markers without a code, and nothing says that they are data: only to measure what the guard does.
+        """
+        self.files = files or load_prompt(SHIPPED)
+        self._scale = list(scale)
+        self._names = dict(names)
+        self._guidelines = guidelines.strip()
         self._max_characters = max_characters
+        self._guarded = guarded
+        self._fixed = lru_cache(maxsize=64)(self._fill)  # one entry a language
 
-    def messages(self, query: str, document: str, background: Sequence[str] = ()) -> Messages:
-        """System and user message for one pair; equal inputs give equal messages.
+    def label(self, locale: str | None = None) -> str:
+        """Name, language and version of the file that a query of this locale gets."""
+        return self.files.label(locale)
+
+    def messages(
+        self, query: str, document: str, background: Sequence[str] = (), locale: str | None = None
+    ) -> Messages:
+        """System and user message for one pair, in the query's language; equal inputs give equal messages.
 
         The markers' nonce is a hash of everything that stands between markers, so no text can contain it by design.
         """
-        query = clean(query)
-        document = clean(document, self._max_characters)
-        texts = "\n---\n".join(clean(text) for text in background)
-        nonce = digest(query, document, texts)[:NONCE_CHARACTERS]
-        shown = BACKGROUND.format(nonce=nonce, texts=texts) if texts else ""
-        user = self._user.substitute(query=query, document=document, background=shown, nonce=nonce)
-        return [
-            {"role": "system", "content": self._system.substitute(self._fixed, nonce=nonce)},
-            {"role": "user", "content": user},
+        chosen, file = self.files.choose(locale)
+        if self._guarded:
+            query, document = clean(query), clean(document, self._max_characters)
+            texts = SEPARATOR.join(filter(None, map(clean, background)))
+            nonce = digest(query, document, texts)[:NONCE_CHARACTERS]
+            warning = "\n" + Template(file.warning).substitute(nonce=nonce)
+        else:
+            document, texts, nonce, warning = document[: self._max_characters], SEPARATOR.join(background), "", ""
+        shown = Template(file.background).substitute(texts=_marked("background", texts, nonce)) if texts else ""
+        user = Template(file.user).substitute(
+            query=_marked("query", query, nonce),
+            document=_marked("document", document, nonce),
+            background=shown,
+            reminder=file.reminder if self._guarded else "",
+        )
+        system = Template(file.system).substitute(self._fixed(chosen), warning=warning)
+        return [{"role": "system", "content": system.strip()}, {"role": "user", "content": user.strip()}]
+
+    def _fill(self, locale: str) -> dict[str, str]:
+        """What is the same for every pair of a language."""
+        file: PromptFile = self.files.by_locale[locale]
+        meanings = file.descriptions(self._scale)
+        grades = [
+            f"- {grade}: {' – '.join(filter(None, (self._names.get(grade), meanings.get(grade))))}".rstrip(": ")
+            for grade in self._scale
         ]
-
-
-def clean(text: str, max_characters: int | None = None) -> str:
-    """The text without control and invisible characters, trimmed and cut."""
-    return _UNWANTED.sub("", text.replace("\r\n", "\n").replace("\r", "\n")).strip()[:max_characters]
+        guidelines = "\n".join(filter(None, (file.guidelines.strip(), self._guidelines)))
+        examples = file.shown_examples()
+        placed = "$examples" in file.system or "${examples}" in file.system
+        if examples and not placed:  # a file that says no place for them has them after the guidelines
+            guidelines = "\n\n".join(filter(None, (guidelines, examples)))
+        return {
+            "grades": "\n".join(grades),
+            "guidelines": f"\n{file.guidelines_title}\n{guidelines}\n" if guidelines else "",
+            "examples": examples,
+            "scale": ", ".join(map(str, self._scale)),
+        }
 
 
 def digest(*parts: str) -> str:
@@ -66,11 +99,6 @@ def digest(*parts: str) -> str:
     return hashed.hexdigest()
 
 
-def version() -> str:
-    """The template's version: 12 hex digits of its hash."""
-    return digest(_template())[:12]
-
-
-@lru_cache(maxsize=1)
-def _template() -> str:
-    return files("serm.annotation").joinpath("prompts", "relevance.md").read_text(encoding="utf-8")
+def _marked(name: str, text: str, nonce: str) -> str:
+    code = f" {nonce}" if nonce else ""
+    return f"[begin {name}{code}]\n{text}\n[end {name}{code}]"

@@ -7,7 +7,6 @@ Every answer that was had in the meantime waits in the ledger and is not paid fo
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import polars as pl
@@ -15,11 +14,12 @@ import polars as pl
 from serm.annotation.asking import Asker, Tally
 from serm.annotation.core import SCHEMA, finished, make_askers, make_work, run
 from serm.annotation.graph import Work
-from serm.annotation.knowledge import Embed, Knowledge, embed_documents
+from serm.annotation.knowledge import Embed
 from serm.annotation.ledger import Ledger
 from serm.annotation.llm import LLM
 from serm.annotation.measuring import measure
 from serm.annotation.openai_compatible import OpenAICompatible
+from serm.annotation.sources import workspace_knowledge
 from serm.config import Config
 from serm.workspace import Workspace, WorkspaceError
 from sps import progress
@@ -103,7 +103,7 @@ def configured_llms(config: Config) -> dict[str, LLM]:
 
 
 def _open_pairs(workspace: Workspace, round: int | None) -> tuple[int, pl.DataFrame]:
-    mined = workspace.scan("mined").select("round", *PAIR)
+    mined = workspace.scan("mined").select("round", *PAIR, "locale")
     newest = mined.select(pl.col("round").max()).collect().item()
     if newest is None:
         raise WorkspaceError("nothing is mined yet; run: serm mine")
@@ -112,7 +112,7 @@ def _open_pairs(workspace: Workspace, round: int | None) -> tuple[int, pl.DataFr
     if pairs.is_empty():
         raise WorkspaceError(f"round {chosen} has no mined pairs; the newest round is {newest}")
     done = workspace.scan("annotations").filter(pl.col("round") == chosen).select(PAIR).collect()
-    return chosen, pairs.join(done, on=PAIR, how="anti").select(PAIR).sort(PAIR)
+    return chosen, pairs.join(done, on=PAIR, how="anti").select(*PAIR, "locale").sort(PAIR)
 
 
 def _work(
@@ -124,32 +124,16 @@ def _work(
     embed: Embed | None,
 ) -> Work:
     config = workspace.config
-    settings = config.annotation
-    knowledge = None
-    if settings.knowledge_documents or settings.knowledge_plugins:
-        documents = workspace.scan("documents").select("doc_id", "text").sort("doc_id").collect()
-        knowledge = _knowledge(workspace, documents, embed)
+    graded = pl.col("doc_id").is_in(pairs["doc_id"].unique().implode())
+    documents = workspace.scan("documents").select("doc_id", "text").filter(graded).collect()
+    knowledge = workspace_knowledge(workspace, round, embed)
+    if knowledge is not None:
         queries = workspace.scan("mined").filter(pl.col("round") == round).select(pl.col("query").unique()).collect()
         knowledge.prepare(queries["query"].to_list(), ledger)
-    else:
-        graded = pl.col("doc_id").is_in(pairs["doc_id"].unique().implode())
-        documents = workspace.scan("documents").select("doc_id", "text").filter(graded).collect()
     return make_work(
-        pairs, documents, askers, settings, config.labels.scale, config.labels.names, ledger, knowledge,
+        pairs, documents, askers, config.annotation, config.labels.scale, config.labels.names, ledger, knowledge,
         measure(workspace, round, sorted(askers)),
     )  # fmt: skip
-
-
-def _knowledge(workspace: Workspace, documents: pl.DataFrame, embed: Embed | None) -> Knowledge:
-    settings = workspace.config.annotation
-    if embed is None:
-        from serm.relevance.embedding import embed as embed_texts
-
-        embed = partial(embed_texts, settings=workspace.config.relevance)
-    count = settings.knowledge_documents
-    shown = documents if count else documents.clear()
-    vectors = embed_documents(shown["text"], embed, workspace.local("cache"))
-    return Knowledge(shown, vectors, embed, count, settings.knowledge_characters, settings.knowledge_plugins)
 
 
 async def _annotate(

@@ -2,12 +2,12 @@
 
 import sys
 
-from serm.cli import annotation, annotations, clicks, data, mining, models, rounds, shift, simulation
+from serm.cli import annotation, annotations, attacks, clicks, data, mining, models, rounds, shift, simulation
 from serm.cli.options import app
 
 __all__ = ["app", "main"]
 
-for part in (data, shift, mining, clicks, annotation, models, rounds, simulation):  # the order of --help
+for part in (data, shift, mining, clicks, annotation, attacks, models, rounds, simulation):  # the order of --help
     app.add_typer(part.commands)
 app.add_typer(annotations.commands, name="annotations")
 

@@ -7,9 +7,10 @@ from serm.config.data import IngestSettings, LabelSettings, WindowSettings
 from serm.config.mining import ClickSettings, MiningSettings, ShiftSettings
 from serm.config.model import EvaluationSettings, RelevanceSettings, UpdateSettings
 from serm.config.room import Room
-from serm.config.simulation import STRATEGIES, BacktestSettings, SimulateLLMSettings, SimulateSettings
+from serm.config.simulation import ATTACKS, STRATEGIES, BacktestSettings, SimulateLLMSettings, SimulateSettings
 
 __all__ = [
+    "ATTACKS",
     "STRATEGIES",
     "AnnotationSettings",
     "AnnotatorSettings",

@@ -65,12 +65,26 @@ class AnnotationSettings(Room):
         None, ge=0, le=1, description="Keep a pair only if its label is right with this probability; null = off."
     )
     adaptive: bool = Field(True, description="Stop asking an annotator once its majority cannot change.")
+    knowledge: bool = Field(True, description="Show background about the query; off: pair and guidelines alone.")
     knowledge_documents: int = Field(3, ge=0, description="Nearest documents shown as background; 0 = none.")
-    knowledge_characters: int = Field(1_200, ge=1, description="Most characters of background in a prompt.")
+    knowledge_judged: int = Field(1, ge=0, description="Judged queries like this one whose grades are shown.")
+    knowledge_clicked: int = Field(2, ge=0, description="Documents shown that searchers of the query clicked.")
+    knowledge_tokens: int = Field(400, ge=1, description="Most tokens of background in a prompt, as estimated.")
     knowledge_plugins: list[str] = Field([], description="module:function(query) -> list of texts.")
     max_document_characters: int = Field(2_000, ge=1)
     max_completion_tokens: int = Field(400, ge=16)
     guidelines: str = Field("", description="Label guidelines of the domain, put into the prompt.")
+    prompt: str = Field("relevance", description="A prompt of serm's, or a YAML file or a folder of them by locale.")
+    guard: bool = Field(
+        True, description="Clean and mark texts and say that they are data; off to measure what it does."
+    )
+    counterfactual: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Share of kept pairs with a high label asked again with an unrelated query; above 0, suspicious "
+        "documents always are. A high label there sends the pair to review.",
+    )
     batch_pairs: int = Field(64, ge=1, description="Finished pairs per commit of the annotations table.")
     ledger: str = Field("", description="SQLAlchemy URL of the ledger of calls; empty = SQLite in the workspace.")
 

@@ -7,6 +7,12 @@ from pydantic import Field, field_validator, model_validator
 
 from serm.config.room import Room
 
+# What the annotators' attack suite tries and the stand-in LLM can be made to fall for.
+ATTACKS = (
+    "keywords", "query", "instruction", "forged_verdict", "forged_delimiters", "language", "knowledge", "invisible",
+    "chat_tokens",
+)  # fmt: skip
+
 
 class SimulateSettings(Room):
     """Simulated users and their stream."""
@@ -61,6 +67,9 @@ class SimulateLLMSettings(Room):
     binary_from: int = Field(1, ge=1, le=3, description="On a scale of two, measured grades from this on are relevant.")
     correlation: float = Field(0.85, ge=0, le=1, description="Between the settled opinions of two annotators.")
     path_share: float = Field(0.1, ge=0, le=1, description="Share of error variance that each path draws anew.")
+    susceptibility: dict[str, float] = Field(
+        {}, description="Kind of attack -> chance that an annotator who sees it in the prompt gives the top grade."
+    )
     models: list[str] = Field(["stand-in-a", "stand-in-b"], description="Listed at /v1/models; any name is answered.")
     rate_limited: float = Field(0.0, ge=0, le=1, description="Share of requests refused with 429.")
     server_error: float = Field(0.0, ge=0, le=1, description="Share of requests that end in 500.")
@@ -69,6 +78,16 @@ class SimulateLLMSettings(Room):
     malformed: float = Field(0.0, ge=0, le=1, description="Share of answers that are not JSON.")
     retry_after: float = Field(1.0, ge=0, description="Seconds in the Retry-After header of a 429.")
     hang_seconds: float = Field(120.0, ge=0)
+
+    @field_validator("susceptibility")
+    @classmethod
+    def _known_attacks(cls, chances: dict[str, float]) -> dict[str, float]:
+        for kind, chance in chances.items():
+            if kind not in ATTACKS:
+                raise ValueError(f"no attack {kind!r}; known are {', '.join(ATTACKS)}")
+            if not 0 <= chance <= 1:
+                raise ValueError(f"{kind}: chances lie between 0 and 1")
+        return chances
 
     @model_validator(mode="after")
     def _faults_fit(self) -> "SimulateLLMSettings":

@@ -118,8 +118,9 @@ def answers(
     fields = answer_fields(request.response_format)
     schema = ((request.response_format or {}).get("json_schema") or {}).get("schema") or {}
     limit = request.max_completion_tokens or request.max_tokens
+    prompt = "\n".join(str(message.content) for message in request.messages if message.role == "user")
     choices = []
-    for place, label in enumerate(labels):
+    for place, label in enumerate(standin.swayed(request.model, *pair, prompt, labels)):
         values: dict[str, int | str] = {"reasoning": standin.reasoning(pair[0], text, label), "label": label}
         for field in fields:
             if not fits(values[field], schema.get("properties", {}).get(field, {})):

@@ -1,6 +1,7 @@
 """The stand-in for strong LLM annotators: labels from known judgments, with the errors of real judges.
 
-It reads no text to decide. It looks the pair's true grade up and errs as measured (see `judges`). The model is
+It reads no text to decide, unless it is made susceptible to attacks (`swayed`): then it looks for them in the prompt.
+It looks the pair's true grade up and errs as measured (see `judges`). The model is
 Gaussian (ours): annotator m on pair i along path p has the standard normal
 
     z = sqrt(1 - pi) * (sqrt(rho) * c_i + sqrt(1 - rho) * a_mi) + sqrt(pi) * e_mip
@@ -21,6 +22,7 @@ from scipy.special import ndtr, ndtri
 
 from serm.config import SimulateLLMSettings
 from serm.simulate.judges import confusion_for
+from serm.simulate.susceptible import seen
 from serm.simulate.words import words
 
 
@@ -72,6 +74,24 @@ class StandIn:
             level = ndtr(np.sqrt(1 - pi) * settled + np.sqrt(pi) * whim)
             columns[:, path] = np.asarray(self.scale)[(level[:, None] > cumulative).sum(axis=1)]
         return columns
+
+    def swayed(self, annotator: str, query: str, doc_id: str, prompt: str, labels: Sequence[int]) -> list[int]:
+        """The labels of a pair's paths, or the top grade for all where the prompt shows an attack that this one buys.
+
+        Each kind of attack that is seen (`susceptible.seen`) is bought with its chance, once for annotator and pair
+        (not path); annotators are taken in together as often as they err together: by `correlation`.
+        """
+        chances = self.settings.susceptibility
+        if not any(chances.values()):
+            return list(labels)
+        identity = np.array([digest(query, doc_id)], dtype=np.uint64)
+        for kind in seen(prompt, query):
+            shared = _normal(identity, digest("bait", self.seed, kind))
+            own = _normal(identity, digest("bait", self.seed, kind, annotator))
+            rho = self.settings.correlation
+            if ndtr(np.sqrt(rho) * shared + np.sqrt(1 - rho) * own)[0] < chances.get(kind, 0.0):
+                return [self.scale[-1]] * len(labels)
+        return list(labels)
 
     def label(self, annotator: str, query: str, doc_id: str, path_seed: int = 0) -> int:
         """One label: the first path of `labels` under `path_seed`."""

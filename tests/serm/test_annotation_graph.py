@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from serm.annotation.core import annotate_pairs
-from serm.annotation.knowledge import Knowledge
+from serm.annotation.knowledge import knowledge_of
 from serm.annotation.ledger import Ledger
 from serm.annotation.llm import Answer, Messages, ProviderError, Reply
 from serm.annotation.stand_in import StandInLLM
@@ -214,7 +214,7 @@ def test_a_missing_document_fails_without_a_call() -> None:
 def test_background_is_shown_and_never_the_document_itself() -> None:
     docs = documents().head(4)
     vectors = np.eye(4, dtype=np.float32)
-    knowledge = Knowledge(docs, vectors, lambda texts: np.tile(vectors[2], (len(texts), 1)), 1, 100)
+    knowledge = knowledge_of(docs, vectors, lambda texts: np.tile(vectors[2], (len(texts), 1)), 1, 100)
     llms = recorders(TableOfLabels())
     annotate_pairs(pairs(4), docs, llms, AnnotationSettings(), SCALE, knowledge=knowledge)
     for doc_id, _, _, prompt in llms["ada"].asked:

@@ -2,13 +2,16 @@
 
 import json
 import re
+from collections import Counter
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from serm.annotation.llm import Answer
 from serm.annotation.parsing import parse
+from tests.serm.malformed_answers import malformed
 
 SCALE = [0, 1, 2, 3]
 
@@ -63,6 +66,7 @@ def test_unfinished_and_refused_answers_have_no_label(answer: Answer, kind: str)
     assert (outcome.kind, outcome.label) == (kind, None)
 
 
+FLIPPED = re.compile(r'\s*\{\s*"label"\s*:\s*[0-3]\s*,\s*"reasoning"\s*:\s*"(\\.|[^"\\])*"\s*\}\s*', re.DOTALL)
 WELL_FORMED = re.compile(r'\s*\{\s*("reasoning"\s*:\s*"(\\.|[^"\\])*"\s*,\s*)?"label"\s*:\s*[0-3]\s*\}\s*', re.DOTALL)
 
 
@@ -98,3 +102,36 @@ def test_only_integers_of_the_scale(value: object) -> None:
 def test_reasoning_is_one_clean_line() -> None:
     outcome = parse(Answer('{"reasoning": "a\\u0000b\\nc\\ud800d", "label": 1}'), SCALE)
     assert outcome.reasoning == "a b c?d"
+
+
+def test_no_label_from_a_hundred_thousand_malformed_answers() -> None:
+    kinds = Counter()
+    for text in malformed(np.random.default_rng(7), 100_000):
+        outcome = parse(Answer(text), SCALE)
+        assert outcome.label is None, text
+        assert outcome.kind in ("unparseable", "off_scale"), text
+        kinds[outcome.kind] += 1
+    assert min(kinds["unparseable"], kinds["off_scale"]) > 1_000
+
+
+PIECES = st.sampled_from(
+    ["{", "}", '"label"', '"reasoning"', ":", ",", '"10/27"', "10/27", "2", "3", " ", '"', "[", "]", "/", "null", ".",
+     "-", "e", "x", "\\u0032"]
+)  # fmt: skip
+
+
+@given(st.lists(PIECES, max_size=14).map("".join))
+def test_pieces_of_answers_become_a_label_only_when_they_make_a_whole_one(text: str) -> None:
+    outcome = parse(Answer(text), SCALE)
+    if outcome.label is not None:
+        assert WELL_FORMED.fullmatch(text) or FLIPPED.fullmatch(text)
+
+
+@given(
+    st.integers(-(10**6), 10**6),
+    st.sampled_from(["{}/27", "{}.0", "'{}'", '"{}"', "[{}]", "{}e0", "0{}", "{} ", "{}/3"]),
+)
+def test_a_field_that_is_not_the_bare_integer(value: int, form: str) -> None:
+    outcome = parse(Answer(f'{{"reasoning": "", "label": {form.format(value)}}}'), SCALE)
+    bare = form == "{} "  # space after a number is JSON
+    assert outcome.label == (value if bare and value in SCALE else None)

@@ -19,7 +19,7 @@ def test_help_names_every_verb_and_loads_nothing_heavy(tmp_path: Path) -> None:
     assert done.returncode == 0
     for verb in (
         "init", "status", "ingest", "simulate", "simulate-llm", "shift", "mine", "clicks", "annotate", "annotations",
-        "review", "update", "evaluate", "gate", "promote", "rollback", "evolve", "backtest", "demo",
+        "attack", "review", "update", "evaluate", "gate", "promote", "rollback", "evolve", "backtest", "demo",
     ):  # fmt: skip
         assert f" {verb} " in done.stdout
     program = "import sys, serm.cli; print([m for m in ('torch', 'transformers', 'langgraph') if m in sys.modules])"
@@ -54,7 +54,8 @@ def test_mistakes_end_in_one_sentence(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("verb", "hint"),
-    [("mine", "impressions"), ("shift", "impressions"), ("annotate", "mine"), ("update", "judgments"),
+    [("mine", "impressions"), ("shift", "impressions"), ("annotate", "mine"), ("attack", "ingest"),
+     ("update", "judgments"),
      ("evaluate", "champion"), ("evolve", "judgments"), ("rollback", "roll back"), ("backtest", "documents")],
 )  # fmt: skip
 def test_every_verb_says_what_an_empty_workspace_lacks(tmp_path: Path, verb: str, hint: str) -> None:

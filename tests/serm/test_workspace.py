@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 from deltalake import DeltaTable
 
-from serm.records import TABLES
+from serm.records import TABLES, Table
 from serm.workspace import Workspace, WorkspaceError
 
 # Writers are forked from a server that has imported, but never used, the libraries: quick to start, nothing inherited.
@@ -115,6 +115,24 @@ def test_every_table_takes_back_what_it_gave(workspace: Workspace) -> None:
         found = workspace.read(name)
         assert found.schema == table.schema, name
         assert found.sort(table.key).equals(both.sort(table.key)), name
+
+
+def test_a_table_made_before_a_column_was_added(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Old rows read null in the new column, new rows keep theirs, and equal keys still count once."""
+    new = TABLES["annotations"]
+    rows = pl.DataFrame(
+        {"round": [1, 1], "query": ["a", "b"], "doc_id": ["d", "d"], "status": "kept", "votes": "{}", "calls": [1, 2]}
+    )
+    old = pl.Schema({name: dtype for name, dtype in new.schema.items() if name not in ("prompt", "knowledge")})
+    with monkeypatch.context() as before:
+        before.setitem(TABLES, "annotations", Table(new.name, old, new.key, new.required))
+        assert workspace.append("annotations", rows) == 2
+    assert workspace.read("annotations")["prompt"].to_list() == [None, None]
+    more = pl.concat([rows, rows.with_columns(round=pl.lit(2, pl.Int64))]).with_columns(prompt=pl.lit("relevance/en@1"))
+    assert workspace.append("annotations", more) == 2
+    found = workspace.read("annotations").sort("round", "query")
+    assert found["prompt"].to_list() == [None, None, "relevance/en@1", "relevance/en@1"]
+    assert found.schema == new.schema
 
 
 def test_time_travel(workspace: Workspace) -> None:
