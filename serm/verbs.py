@@ -7,12 +7,12 @@ from serm.evolution.compare import backtest
 from serm.evolution.round import evolve
 from serm.evolution.update import update
 from serm.ingest import ingest
-from serm.mining import mine
+from serm.mining import explain, mine
 from serm.registry import promote, rollback
 from serm.simulate import simulate
 from serm.status import status
 
 __all__ = [
-    "annotate", "backtest", "demo", "evaluate", "evolve", "gate", "ingest", "mine", "promote", "review_queue",
-    "rollback", "simulate", "status", "update",
+    "annotate", "backtest", "demo", "evaluate", "evolve", "explain", "gate", "ingest", "mine", "promote",
+    "review_queue", "rollback", "simulate", "status", "update",
 ]  # fmt: skip
