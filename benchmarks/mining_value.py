@@ -21,7 +21,7 @@ HERE = Path(__file__).resolve().parent.parent
 DATA = HERE.parent / "shared" / "data" / "msrd"
 # Smaller than configs/msrd.yaml, so that three starts and all variants fit into an hour of two cores.
 SMALLER = [
-    "backtest.start_queries=200", "backtest.dev_queries=60", "backtest.stream_queries=350", "backtest.sessions=2500",
+    "backtest.start_queries=500", "backtest.dev_queries=60", "backtest.stream_queries=350", "backtest.sessions=2500",
     "relevance.max_epochs=2", "relevance.evaluate_every=150", "mining.budget=500", "mining.candidates=3000",
     "mining.judged=400", "shift.scored=200",
 ]  # fmt: skip

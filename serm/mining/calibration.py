@@ -6,6 +6,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+UNKNOWN = 0.5  # the mean of rank strengths, and so what an agent's precision is taken for before there are labels
+
 
 def chances(
     value: NDArray[np.float64],
@@ -13,26 +15,30 @@ def chances(
     seen: NDArray[np.float64],
     wrong: NDArray[np.bool_],
     prior_labels: float,
+    mean: float = UNKNOWN,
 ) -> NDArray[np.float64]:
     """P(wrong | value), rising with the value, of the pairs that an agent would take: (n,).
 
     Isotonic regression (Barlow et al., 1972; scikit-learn) of the labels that earlier rounds found, shrunk to a prior:
-    the pairs at hand join it with their rank strength 1 - r / (n + 1) as if it were their label, and weigh
-    `prior_labels` labels together. Without labels the strengths themselves come back; with many the prior fades (ours).
+    the pairs at hand join it with their rank strength 1 - r / (n + 1), scaled to `mean`, as if it were their label,
+    and weigh `prior_labels` labels together. Without labels the strengths themselves come back; with many the prior
+    fades, but for values beyond all that was labelled (ours).
 
     Args:
         value: (n,) the agent's values of the pairs at hand.
-        strength: (n,) their rank strengths, which rise with the value.
+        strength: (n,) their rank strengths, which rise with the value and are a half in the mean.
         seen, wrong: (m,) the agent's values of labelled pairs, and whether the champion had them wrong.
         prior_labels: the prior's weight, above 0.
+        mean: what share of its pairs the agent gets right; see `mean_chance`.
     """
     if not len(seen) or not len(value):
         return strength
     from sklearn.isotonic import IsotonicRegression
 
+    prior = np.minimum(1.0, strength * mean / UNKNOWN)
     weights = np.concatenate([np.full(len(value), prior_labels / len(value)), np.ones(len(seen))])
     curve = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip")
-    curve.fit(np.concatenate([value, seen]), np.concatenate([strength, wrong.astype(np.float64)]), weights)
+    curve.fit(np.concatenate([value, seen]), np.concatenate([prior, wrong.astype(np.float64)]), weights)
     return np.asarray(curve.predict(value))
 
 
@@ -45,6 +51,12 @@ def labelled_values(history: pl.DataFrame, agent: str) -> tuple[NDArray[np.float
     own = pl.col("agents").list.contains(agent) | pl.col("agents").list.contains("random")
     known = history.filter(own).select(f"{agent}_value", "wrong").drop_nulls()
     return known[f"{agent}_value"].to_numpy(), known["wrong"].to_numpy()
+
+
+def mean_chance(history: pl.DataFrame, agent: str, prior_labels: float) -> float:
+    """The share of an agent's labelled pairs that were wrong, shrunk to a half by `prior_labels` imagined labels."""
+    own = history.filter(pl.col("agents").list.contains(agent))["wrong"]
+    return float((int(own.sum()) + UNKNOWN * prior_labels) / (own.count() + prior_labels))
 
 
 def noisy_or(chance: Mapping[str, pl.Expr]) -> pl.Expr:

@@ -5,21 +5,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import polars as pl
-from scipy.stats import norm
+from scipy.stats import binomtest, norm
 
 LEVEL = 0.95
 RANDOM, UNION = "random", "union"
 
 
-def wilson(found: float, asked: float, level: float = LEVEL) -> tuple[float, float]:
-    """Interval of a share found / asked (Wilson, 1927); (0, 1) if nothing was asked."""
+def wilson(found: int, asked: int, level: float = LEVEL) -> tuple[float, float]:
+    """Interval of a share found / asked (Wilson, 1927; scipy); (0, 1) if nothing was asked."""
     if not asked:
         return 0.0, 1.0
-    z = float(norm.ppf((1 + level) / 2))
-    share = found / asked
-    middle = (share + z * z / (2 * asked)) / (1 + z * z / asked)
-    half = z / (1 + z * z / asked) * math.sqrt(share * (1 - share) / asked + z * z / (4 * asked * asked))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    interval = binomtest(found, asked).proportion_ci(level, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def lift(found: int, asked: int, base_found: int, base_asked: int, level: float = LEVEL) -> tuple[float, float, float]:

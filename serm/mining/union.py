@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 
 from serm.config import MiningSettings
-from serm.mining.calibration import chances, labelled_values, noisy_or
+from serm.mining.calibration import chances, labelled_values, mean_chance, noisy_or
 from serm.records import AGENTS
 
 
@@ -79,7 +79,9 @@ def _chances(
     taken = (strength > 0).to_numpy()
     seen, wrong = labelled_values(history, agent)
     found = np.zeros(len(taken))
-    found[taken] = chances(value.to_numpy()[taken], strength.to_numpy()[taken], seen, wrong, settings.prior_labels)
+    mean = mean_chance(history, agent, settings.prior_labels)
+    here = value.to_numpy()[taken], strength.to_numpy()[taken]
+    found[taken] = chances(*here, seen, wrong, settings.prior_labels, mean)
     return pl.Series(found)
 
 

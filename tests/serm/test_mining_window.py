@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from serm import registry
 from serm.config import Config, MiningSettings, ShiftSettings
 from serm.mining import Mined, mine, mine_window
+from serm.mining.history import SCHEMA, VALUES
 from serm.mining.mine import windows
 from serm.records import AGENTS, IMPRESSIONS, MINED, STAGES
 from serm.workspace import Workspace, WorkspaceError
@@ -151,6 +152,24 @@ def test_equal_inputs_give_equal_pairs_in_any_row_order(log: tuple[pl.DataFrame,
     again = run((log[0].reverse(), log[1].sample(fraction=1, shuffle=True, seed=5)))
     assert one.pairs.equals(again.pairs)
     assert one.shift.to_dict() == again.shift.to_dict()
+    assert one.considered.equals(again.considered)
+
+
+def test_equal_labels_give_equal_pairs_in_any_row_order(log: tuple[pl.DataFrame, pl.DataFrame]) -> None:
+    first = run(log)
+    key = ["query", "doc_id"]
+    labelled = first.pairs.select(*key, "agents").join(first.considered.select(*key, *VALUES), on=key)
+    wrong = pl.Series("wrong", [lot("wrong", *pair) < 0.4 for pair in labelled.select(key).rows()])
+    told = labelled.with_columns(wrong, round=pl.lit(1, pl.Int32)).select(SCHEMA.names())
+    exclude = first.pairs.select(key)
+    one, again, without = (
+        mine_window(log[0], log[1], documents(), Fallible(), embed, exclude, CONFIG, 100, 1, history=rows)
+        for rows in (told, told.sample(fraction=1, shuffle=True, seed=3), None)
+    )
+    assert one.pairs.equals(again.pairs)
+    assert one.shares == again.shares
+    assert not one.pairs.equals(without.pairs)  # the labels did change something
+    assert one.pairs["cluster"].value_counts()["count"].max() <= 50  # mining.per_cluster
 
 
 def test_excluded_pairs_stay_out_and_the_next_round_is_new(log: tuple[pl.DataFrame, pl.DataFrame]) -> None:
