@@ -35,6 +35,28 @@ def is_wrong(label: pl.Expr, score: pl.Expr, scale: Sequence[int]) -> pl.Expr:
     return (label - score).abs() >= 1
 
 
+def labelled(
+    pairs: pl.DataFrame, considered: pl.DataFrame, labels: pl.DataFrame, round: int, scale: Sequence[int]
+) -> pl.DataFrame:
+    """One round's mined pairs and their labels as history, columns as in SCHEMA.
+
+    Args:
+        pairs: [query, doc_id, agents, score] that were mined and annotated.
+        considered: [query, doc_id, <agent>_value, ...] of the same round; pairs that are not in it have null values.
+        labels: [query, doc_id, label] that were agreed on.
+        round: the round's number.
+        scale: the label scale.
+    """
+    return (
+        pairs.select(*PAIR, "agents", "score")
+        .join(labels.select(*PAIR, "label"), on=PAIR, how="left")
+        .join(considered.select(*PAIR, *VALUES), on=PAIR, how="left")
+        .with_columns(round=pl.lit(round), wrong=is_wrong(pl.col("label"), pl.col("score"), scale))
+        .select(pl.col(name).cast(dtype) for name, dtype in SCHEMA.items())
+        .sort(PAIR)
+    )
+
+
 def history(workspace: Workspace, before: int) -> pl.DataFrame:
     """Every annotated pair of the rounds 1 to `before` - 1, columns as in SCHEMA, sorted by round and pair."""
     earlier = (pl.col("round") > 0) & (pl.col("round") < before)
