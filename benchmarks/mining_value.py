@@ -4,8 +4,8 @@
     python benchmarks/mining_value.py table FOLDER                       the tables of RESULTS.md
 
 The scenario, the traffic and the annotators are the backtest's (configs/msrd.yaml), made smaller. The champion is not
-the backtest's cross-encoder, which costs ten minutes a seed, but a logistic head on frozen features, trained on the same
-human grades in seconds. It stays the same over the rounds: what changes from round to round is what the miner has
+the backtest's cross-encoder, which costs ten minutes a seed, but a logistic head on frozen features, trained on the
+same human grades in seconds. It stays the same over the rounds: what changes from round to round is what the miner has
 learned. A variant leaves one part out; every variant goes its own way, with the labels that it asked for.
 """
 
@@ -17,8 +17,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from serm.config import Config
@@ -45,12 +47,12 @@ OFF: dict[str, dict[str, Any]] = {
     "no cascade": {"candidates": 10**9},
     "no caps": {"per_query": 10**6, "per_cluster": 1.0, "duplicate_similarity": 1.0},
     "no calibration": {"calibration": False},
-    "no coverage": {"coverage": 0.0, "facility": 1.0},
-    "no facility location": {"facility": 1.0},
+    "no coverage of clusters": {"coverage": 0.0},
+    "and facility location": {"facility": 1.5},
     "no bandit": {"agent_floor": 1.0},
     "no random share": {"random_share": 0.0},
     "none of these": {
-        "calibration": False, "coverage": 0.0, "facility": 1.0, "agent_floor": 1.0, "random_share": 0.0,
+        "calibration": False, "coverage": 0.0, "agent_floor": 1.0, "random_share": 0.0,
         "per_query": 10**6, "per_cluster": 1.0, "duplicate_similarity": 1.0,
     },
 }  # fmt: skip
@@ -120,13 +122,20 @@ def scenario_of(seed: int, folder: Path) -> tuple[Scenario, Config]:
 
 
 class Vectors:
-    """Embeddings by text, kept in a file between runs."""
+    """Embeddings by text: the configured embedder's, kept in a file between runs, or cheap latent semantic ones."""
 
-    def __init__(self, path: Path, config: Config) -> None:
-        """Read what is there."""
-        self.path, self.config = path, config
+    def __init__(self, path: Path, config: Config, documents: pl.DataFrame, latent: bool) -> None:
+        """Read what is there, or fit a truncated SVD of the documents' character n-grams (Deerwester et al., 1990)."""
+        self.path, self.config, self.latent = path, config, latent
         self.known: dict[str, NDArray[np.float32]] = {}
-        if path.exists():
+        if latent:
+            grams = TfidfVectorizer(
+                sublinear_tf=True, min_df=2, dtype=np.float32, analyzer="char_wb", ngram_range=(3, 4),
+                max_features=60_000,
+            )  # fmt: skip
+            self.reduce = make_pipeline(grams, TruncatedSVD(96, n_iter=3, random_state=0))
+            self.reduce.fit(documents["text"].str.slice(0, 400))
+        elif path.exists():
             stored = np.load(path)
             self.known = dict(zip(stored["texts"].tolist(), stored["vectors"], strict=True))
 
@@ -134,24 +143,31 @@ class Vectors:
         """Unit vectors (n, d)."""
         new = sorted(set(texts) - self.known.keys())
         if new:
-            self.known.update(zip(new, embed(new, self.config.relevance), strict=True))
-        return np.stack([self.known[text] for text in texts]) if texts else embed([], self.config.relevance)
+            self.known.update(zip(new, self._embed(new), strict=True))
+        return np.stack([self.known[text] for text in texts]) if texts else self._embed([""])[:0]
+
+    def _embed(self, texts: list[str]) -> NDArray[np.float32]:
+        if not self.latent:
+            return embed(texts, self.config.relevance)
+        vectors = self.reduce.transform(texts) + 1e-6  # a text of unknown n-grams points somewhere, too
+        return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
     def save(self) -> None:
-        """Keep all that is known."""
-        np.savez(self.path, texts=np.array(list(self.known)), vectors=np.stack(list(self.known.values())))
+        """Keep all that the configured embedder said."""
+        if not self.latent:
+            np.savez(self.path, texts=np.array(list(self.known)), vectors=np.stack(list(self.known.values())))
 
 
 class Bench:
     """One seed: its logs, champion, annotators, and the truth about every shown pair."""
 
-    def __init__(self, seed: int, folder: Path) -> None:
+    def __init__(self, seed: int, folder: Path, latent: bool) -> None:
         """Train the champion; ask the annotators about every pair once."""
         judgments, documents = collection(folder)
         self.scenario, self.config = scenario_of(seed, folder)
         self.seed = seed
         self.documents = documents.filter(pl.col("doc_id").is_in(judgments["doc_id"].unique().implode()))
-        self.vectors = Vectors(folder / "vectors.npz", self.config)
+        self.vectors = Vectors(folder / "vectors.npz", self.config, documents, latent)
         self.champion = Head(self.scenario.start, self.documents, self.vectors)
         self.logs = windows(self.scenario, self.config.backtest, self.config, seed)
         self.lab = Lab(self.scenario, judgments, documents, self.config, self.vectors)
@@ -191,13 +207,13 @@ class Bench:
         return labelled(mined.pairs, mined.considered, labels, number, [0, 1])
 
 
-def run(folder: Path, seeds: Sequence[int]) -> None:
+def run(folder: Path, seeds: Sequence[int], latent: bool) -> None:
     """Every variant and every agent alone, seed by seed; a seed that is there is not run again."""
     for seed in seeds:
         path = folder / f"pairs-{seed}.parquet"
         if path.exists():
             continue
-        bench = Bench(seed, folder)
+        bench = Bench(seed, folder, latent)
         tried: dict[str, tuple[dict[str, Any], Sequence[str]]] = {name: (off, AGENTS) for name, off in OFF.items()}
         tried |= {f"{agent} alone": ({"random_share": 0.0}, (agent,)) for agent in AGENTS}
         tried[RANDOM] = ({}, (RANDOM,))
@@ -276,9 +292,10 @@ def main() -> None:
     parser.add_argument("what", choices=["run", "table"])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[10, 11, 12])
+    parser.add_argument("--embedder", choices=["configured", "latent"], default="configured", help="latent: cheap")
     given = parser.parse_args()
     if given.what == "run":
-        run(given.folder, given.seeds)
+        run(given.folder, given.seeds, given.embedder == "latent")
     else:
         table(given.folder)
 

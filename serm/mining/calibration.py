@@ -1,11 +1,12 @@
-"""One scale for all agents: the probability that the champion is wrong about a pair, given an agent's value for it."""
+"""One scale for all agents: the probability that the champion is wrong about a pair, given what agents say of it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+PENALTY = 0.1  # of the stacked weights' squares, per label
 UNKNOWN = 0.5  # the mean of rank strengths, and so what an agent's precision is taken for before there are labels
 
 
@@ -65,3 +66,38 @@ def noisy_or(chance: Mapping[str, pl.Expr]) -> pl.Expr:
     for expression in chance.values():
         missed = missed * (1 - expression)
     return 1 - missed
+
+
+def combined(
+    united: pl.DataFrame, independent: pl.Series, history: pl.DataFrame, agents: Sequence[str], prior_labels: float
+) -> pl.Series:
+    """P(wrong) of pairs that one agent or more would take, all agents' say combined: (n,).
+
+    Stacking (Wolpert, 1992): logistic regression, on the labels of earlier rounds, of every agent's value and of
+    whether it took the pair. It learns which agents say the same, and what a value below an agent's threshold means.
+    Its answer is blended with `independent`, n labels against `prior_labels`: without labels `independent` comes back
+    (ours).
+
+    Args:
+        united: [agents, <agent>_value, ...] of the pairs at hand.
+        independent: (n,) their `noisy_or`, as if agents erred independently.
+        history: earlier rounds' pairs, columns as in `serm.mining.history.SCHEMA`.
+        agents: those at work.
+        prior_labels: the weight of `independent`, above 0.
+    """
+    known = history.filter(~pl.col("agents").list.contains("random"), pl.col("wrong").is_not_null())
+    if known["wrong"].n_unique() < 2 or united.is_empty():
+        return independent
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression(C=1 / PENALTY, max_iter=1_000).fit(_say(known, agents), known["wrong"].to_numpy())
+    trust = known.height / (known.height + prior_labels)
+    chance = pl.Series(model.predict_proba(_say(united, agents))[:, 1])
+    return trust * chance + (1 - trust) * independent
+
+
+def _say(pairs: pl.DataFrame, agents: Sequence[str]) -> NDArray[np.float64]:
+    """Each agent's value (0 where unknown), then whether it took the pair: (n, 2 x agents)."""
+    values = [pl.col(f"{agent}_value").fill_null(0.0) for agent in agents]
+    takes = [pl.col("agents").list.contains(agent).cast(pl.Float64).alias(agent) for agent in agents]
+    return pairs.select(*values, *takes).to_numpy()

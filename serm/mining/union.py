@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 
 from serm.config import MiningSettings
-from serm.mining.calibration import chances, labelled_values, mean_chance, noisy_or
+from serm.mining.calibration import chances, combined, labelled_values, mean_chance, noisy_or
 from serm.records import AGENTS
 
 
@@ -23,8 +23,9 @@ def unite(
     With absolute thresholds an agent takes what passes its rule; otherwise the best `share` of all candidates by its
     value. What it takes is put on a common scale: the chance that the champion is wrong, given the agent's value, as
     the labels of `history` show it (`calibration.chances`; settings.calibration). Without labels it is the rank
-    strength: r-th best of k has s = 1 - r / (k + 1). Then priority = 1 - prod_a (1 - p_a) over the agents that took the
-    pair, so that pairs backed by several agents come first and no agent's unit matters.
+    strength: r-th best of k has s = 1 - r / (k + 1). Then priority is the chance by all agents' say together
+    (`calibration.combined`); without labels it is 1 - prod_a (1 - s_a) over the agents that took the pair, so that
+    pairs backed by several agents come first and no agent's unit matters.
 
     Candidates whose column `drawn` is true belong to the random share: agents have their say but do not take them.
 
@@ -48,12 +49,16 @@ def unite(
         reasons.append(pl.when(pl.col(_strength(agent)) > 0).then(pl.col(f"{agent}_reason")))
     strengths = {agent: pl.col(_strength(agent)) for agent in opinions}
     taken_by = [pl.when(strength > 0).then(pl.lit(agent)) for agent, strength in strengths.items()]
-    return united.filter(pl.any_horizontal(strength > 0 for strength in strengths.values())).with_columns(
+    united = united.filter(pl.any_horizontal(strength > 0 for strength in strengths.values())).with_columns(
         agents=pl.concat_list(taken_by).list.drop_nulls(),
         priority=noisy_or({agent: pl.col(_chance(agent)) for agent in opinions}),
         rank_priority=noisy_or(strengths),
         reason=pl.concat_str(reasons, separator="; ", ignore_nulls=True),
     )
+    if history is None or not settings.calibration:
+        return united
+    chance = combined(united, united["priority"], history, list(opinions), settings.prior_labels)
+    return united.with_columns(chance.alias("priority"))
 
 
 def scores_and_values(opinions: Mapping[str, pl.DataFrame]) -> list[pl.Series]:

@@ -87,7 +87,8 @@ def mine_window(
         raise ValueError("mining.scores=model needs a relevance model; give one, or set mining.scores=logged")
     work = Work(
         reference.lazy(), impressions, known, left_out, model if config.mining.scores == "model" else None,
-        _remembering(embed), config, seed, pl.DataFrame(schema=HISTORY) if history is None else history,
+        _remembering(embed), config, seed, 
+        pl.DataFrame(schema=HISTORY) if history is None else history.sort("round", "query", "doc_id"),
     )  # fmt: skip
     state: State = {
         "agents": able, "budget": budget, "verdict": "unknown", "candidates": 0, "opinions": {},

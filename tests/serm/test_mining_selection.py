@@ -11,7 +11,7 @@ from scipy.optimize import isotonic_regression
 
 from serm.config import MiningSettings
 from serm.mining.bandit import marginal_yields, split
-from serm.mining.calibration import chances, labelled_values, mean_chance
+from serm.mining.calibration import chances, combined, labelled_values, mean_chance
 from serm.mining.coverage import facility_location, similarities
 from serm.mining.history import SCHEMA, is_wrong
 from serm.mining.precision import by_round, lift, wilson
@@ -127,8 +127,30 @@ def test_labels_change_the_order_of_the_union_and_no_labels_leave_it() -> None:
     found = dict(united.select("query", "uncertainty_chance").rows())
     assert found["a"] < 0.2 < by_rank.filter(query="a")["uncertainty_chance"].item()
     assert united.sort("priority")["query"][-1] == "d"  # the click agent's best, on which nothing is known yet
-    both = united.filter(query="c").row(0, named=True)
-    assert both["priority"] == pytest.approx(1 - (1 - both["uncertainty_chance"]) * (1 - both["click_chance"]))
+    doubt = unite(candidates, opinions, MiningSettings(prior_labels=1e9), 1.0, told)
+    assert doubt["priority"].to_list() == pytest.approx(by_rank["priority"].to_list())
+
+
+def test_stacking_learns_that_two_agents_say_the_same() -> None:
+    """Feedback and click are twins, whose value v is right with chance v / 2: noisy-or counts them twice."""
+    rng = np.random.default_rng(5)
+
+    def pairs(number: int) -> tuple[pl.DataFrame, NDArray[np.float64]]:
+        value = rng.uniform(0.2, 1, number)
+        frame = history([(1, ["feedback", "click"], 0.0, bool(x)) for x in rng.random(number) < value / 2])
+        return frame.with_columns(feedback_value=value, click_value=value), value / 2
+
+    seen, _ = pairs(3_000)
+    fresh, truth = pairs(500)
+    twice = pl.Series(1 - (1 - truth) ** 2)
+    found = combined(fresh, twice, seen, AGENTS, 20).to_numpy()
+    assert np.abs(found - truth).max() < 0.08
+    assert np.abs(found - truth).mean() < 0.25 * np.abs(twice.to_numpy() - truth).mean()
+    few = seen.head(10)
+    assert few["wrong"].n_unique() == 2
+    cautious = combined(fresh, twice, few, AGENTS, 990).to_numpy()
+    assert np.abs(cautious - twice.to_numpy()).max() <= 10 / 1_000  # n / (n + prior) of the way, at most
+    assert combined(fresh, twice, seen.filter("wrong"), AGENTS, 20).equals(twice)  # one kind of label teaches nothing
 
 
 def test_random_pairs_are_scored_by_agents_but_taken_by_none() -> None:
