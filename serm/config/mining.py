@@ -55,7 +55,7 @@ class MiningSettings(Room):
     judged: int = Field(4_000, ge=0, description="Most pairs, the most uncertain first, that get K passes.")
     coverage: float = Field(0.5, ge=0, le=1, description="Share of the budget split over query clusters by traffic.")
     facility: float = Field(
-        2.0,
+        1.0,
         ge=1,
         description="The rest is chosen for coverage among so many times as many pairs; 1 = not for coverage.",
     )
