@@ -293,7 +293,9 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[10, 11, 12])
     parser.add_argument("--embedder", choices=["configured", "latent"], default="configured", help="latent: cheap")
+    parser.add_argument("--set", nargs="*", default=[], metavar="ROOM.KEY=VALUE", help="over the settings here")
     given = parser.parse_args()
+    SMALLER.extend(given.set)
     if given.what == "run":
         run(given.folder, given.seeds, given.embedder == "latent")
     else:
