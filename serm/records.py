@@ -130,6 +130,35 @@ MINED = Table(
     required=("round", "query", "doc_id", "agents", "reason"),
 )
 
+# How far a pair that the champion scored came, and what held it back.
+STAGES = ("taken", "random", "no agent", "query cap", "cluster cap", "duplicate", "budget")
+
+# What mining looked at closely, at most `mining.candidates` pairs a round and the random share. A run that was killed
+# leaves its rows; those of a round's last run count.
+CONSIDERED = Table(
+    "considered",
+    pl.Schema(
+        {
+            "round": pl.Int32,
+            "run": pl.String,  # run_id of the run that mined
+            "query": pl.String,
+            "doc_id": pl.String,
+            "stage": pl.String,  # one of STAGES
+            "agents": Strings,  # who would take it
+            **dict.fromkeys(AGENTS, pl.Float64),  # each agent's own score; null where it had none
+            **{f"{agent}_value": pl.Float64 for agent in AGENTS},  # what the agent ranks by, 0..1
+            **{f"{agent}_chance": pl.Float64 for agent in AGENTS},  # P(champion wrong), where it would take it
+            "score": pl.Float64,  # f(q, d) of the champion
+            "priority": pl.Float64,
+            "cluster": pl.Int32,
+            "duplicate_query": pl.String,  # the taken pair that it is a near-duplicate of
+            "duplicate_doc_id": pl.String,
+        }
+    ),
+    key=("round", "run", "query", "doc_id"),
+    required=("round", "run", "query", "doc_id", "stage"),
+)
+
 STATUSES = ("kept", "review", "failed")
 
 ANNOTATIONS = Table(
@@ -232,6 +261,6 @@ CHAMPIONS = Table(
 TABLES: dict[str, Table] = {
     table.name: table
     for table in (
-        IMPRESSIONS, DOCUMENTS, JUDGMENTS, MINED, ANNOTATIONS, QUARANTINE, METRICS, RUNS, CHAMPIONS,
+        IMPRESSIONS, DOCUMENTS, JUDGMENTS, MINED, CONSIDERED, ANNOTATIONS, QUARANTINE, METRICS, RUNS, CHAMPIONS,
     )
 }  # fmt: skip

@@ -1,5 +1,6 @@
 """Every verb of the command line as a plain function, in one place for notebooks and programs."""
 
+from serm.annotation.attack_verb import attack
 from serm.annotation.quality import report_annotations
 from serm.annotation.verbs import annotate
 from serm.clicks.verbs import compare_clicks, fit_clicks
@@ -9,7 +10,7 @@ from serm.evolution.compare import backtest
 from serm.evolution.round import evolve
 from serm.evolution.update import update
 from serm.ingest import ingest
-from serm.mining import mine
+from serm.mining import explain, mine
 from serm.registry import promote, rollback
 from serm.review.queue import review_queue
 from serm.shift.verb import shift
@@ -18,11 +19,13 @@ from serm.status import status
 
 __all__ = [
     "annotate",
+    "attack",
     "backtest",
     "compare_clicks",
     "demo",
     "evaluate",
     "evolve",
+    "explain",
     "fit_clicks",
     "gate",
     "ingest",

@@ -68,12 +68,26 @@ class MiningSettings(Room):
     per_query: int = Field(5, ge=1, description="Most pairs taken from one query.")
     per_session: int = Field(3, ge=1, description="Most clicks of one session that count.")
     sessions: int = Field(1, ge=1, description="Distinct clicking sessions that a pair needs to count as clicked.")
-    duplicate_similarity: float = Field(0.97, gt=0, le=1, description="Cosine above which two pairs are one.")
+    duplicate_similarity: float = Field(
+        0.97, gt=0, le=1, description="Cosine above which two pairs are one; 1 = nothing is."
+    )
+    per_cluster: float = Field(0.5, gt=0, le=1, description="Most of the budget from one query cluster; 1 = no cap.")
     scores: Literal["model", "logged"] = Field(
         "model", description="logged: use the log's own scores; no model is loaded and only feedback and click work."
     )
     judged: int = Field(4_000, ge=0, description="Most pairs, the most uncertain first, that get K passes.")
     coverage: float = Field(0.5, ge=0, le=1, description="Share of the budget split over query clusters by traffic.")
+    facility: float = Field(
+        1.0,
+        ge=1,
+        description="The rest is chosen for coverage among so many times as many pairs; 1 = not for coverage.",
+    )
+    random_share: float = Field(0.05, ge=0, lt=1, description="Share of the budget drawn uniformly, to measure by.")
+    calibration: bool = Field(True, description="Rank by what earlier rounds' labels say of the agents' scores.")
+    prior_labels: float = Field(20.0, gt=0, description="How many labels the ranks of an agent's pairs weigh.")
+    agent_floor: float = Field(
+        0.5, ge=0, le=1, description="Share of the budget split evenly over agents, the rest by yield; 1 = all of it."
+    )
     grown_weight: float = Field(2.0, ge=1, description="How much more of it a grown cluster gets.")
     bot_clicks: int = Field(4, ge=1, description="A session with fewer clicks than this is never taken for a bot.")
     bot_dwell: float = Field(2.0, ge=0, description="Seconds; bots' median dwell is below this.")

@@ -20,6 +20,7 @@ from serm.annotation.stand_in import StandInLLM
 from serm.config import Config
 from serm.evolution.calibration import confusion, draw_calibration
 from serm.evolution.scenario import Scenario
+from serm.mining.history import labelled as labels_told
 from serm.mining.mine import mine_window
 from serm.records import AGENTS
 from serm.relevance.model import RelevanceModel
@@ -37,6 +38,7 @@ class Labelled:
     mined: pl.DataFrame  # query, doc_id: all that the budget was spent on
     pairs: pl.DataFrame
     facts: dict[str, Any]
+    told: pl.DataFrame  # what the miner learns from it, columns as in serm.mining.history.SCHEMA
 
 
 class Lab:
@@ -90,7 +92,7 @@ def gather_labels(
     )
     mined = mine_window(
         reference, current, lab.documents, model, lab.embed, exclude, config, config.mining.budget, seed,
-        agents.get(strategy, [strategy]),
+        agents.get(strategy, [strategy]), pl.concat([batch.told for batch in gathered]) if gathered else None,
     )  # fmt: skip
     chosen = mined.pairs.select(PAIR).join(lab.texts, on="doc_id")
     shown = current.select(PAIR).unique().join(exclude, on=PAIR, how="anti").sort(PAIR)
@@ -114,7 +116,8 @@ def gather_labels(
         )
     right = labelled.join(lab.truth, on=PAIR).select((pl.col("label") == pl.col("truth")).mean()).item()
     facts |= {"kept": labelled.height, "label_accuracy": right, "positive": _positive(chosen, lab, config)}
-    return Labelled(chosen.select(PAIR), labelled, facts)
+    told = labels_told(mined.pairs, mined.considered, labelled, round, config.labels.scale)
+    return Labelled(chosen.select(PAIR), labelled, facts, told)
 
 
 def wrong_share(lab: Lab, model: RelevanceModel, pairs: pl.DataFrame) -> float:

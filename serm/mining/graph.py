@@ -8,6 +8,7 @@ State holds names and counts alone; frames live in the `Work` that travels as th
 a checkpoint of the state stays small. Agents do not know this graph.
 """
 
+import math
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,8 +25,11 @@ from serm.config import Config
 from serm.mining import scoring
 from serm.mining.agents import INTRINSIC, OPINIONS
 from serm.mining.attraction import attractiveness
+from serm.mining.bandit import split
 from serm.mining.candidates import PAIR, cascade, gather
-from serm.mining.selection import cluster_quotas, near_duplicates, pair_vectors, pick
+from serm.mining.considered import considered
+from serm.mining.history import SCHEMA as HISTORY
+from serm.mining.selection import Basket, cluster_quotas, near_duplicates, pair_vectors, pick, reserved
 from serm.mining.traffic import believable
 from serm.mining.union import turns, unite
 from serm.relevance.model import RelevanceModel
@@ -63,11 +67,13 @@ class Work:
     embed: Embed
     config: Config
     seed: int
+    history: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=HISTORY))  # earlier rounds' labels
     shift: ShiftReport = field(default_factory=lambda: ShiftReport("unknown"))
     candidates: pl.DataFrame = field(default_factory=pl.DataFrame)
     opinions: dict[str, pl.DataFrame] = field(default_factory=dict)
     united: pl.DataFrame = field(default_factory=pl.DataFrame)
     selected: pl.DataFrame = field(default_factory=pl.DataFrame)
+    considered: pl.DataFrame = field(default_factory=pl.DataFrame)
 
 
 def build() -> Any:
@@ -140,7 +146,9 @@ def _candidates(state: State, runtime: Runtime[Work]) -> dict[str, Any]:
     work, config = runtime.context, runtime.context.config
     impressions = believable(work.current, config.mining)
     found = gather(impressions, work.documents, work.exclude, config.mining)
-    chosen = _with_texts(cascade(found, config.mining.candidates, work.seed), work.documents)
+    drawn = reserved(found, random_number(state, config), work.seed)
+    chosen = _with_drawn(cascade(found, config.mining.candidates, work.seed), found, drawn)
+    chosen = _with_texts(chosen, work.documents)
     if not chosen.is_empty():
         if work.model is None:
             chosen = scoring.with_logged_scores(chosen, config.labels.scale)
@@ -155,6 +163,26 @@ def _candidates(state: State, runtime: Runtime[Work]) -> dict[str, Any]:
             )
     work.candidates = chosen.drop("text")
     return {"candidates": found.height}
+
+
+def random_number(state: State, config: Config) -> int:
+    """How many pairs of the round are drawn uniformly."""
+    return math.ceil(config.mining.random_share * _budget(state, config) - 1e-9)
+
+
+def _budget(state: State, config: Config) -> int:
+    return spendable(state["budget"], state["verdict"], config.mining.quiet_share, config.mining.mild_share)
+
+
+def _with_drawn(chosen: pl.DataFrame, found: pl.DataFrame, drawn: pl.DataFrame) -> pl.DataFrame:
+    """The candidates worth scoring and the random share, which a column `drawn` marks, sorted by pair."""
+    others = found.join(drawn, on=PAIR, how="semi").join(chosen.select(PAIR), on=PAIR, how="anti")
+    return (
+        pl.concat([chosen, others], how="diagonal_relaxed")
+        .join(drawn.with_columns(drawn=pl.lit(True)), on=PAIR, how="left")
+        .with_columns(pl.col("drawn").fill_null(False))
+        .sort(PAIR)
+    )
 
 
 def _fan_out(state: State) -> list[Send] | str:
@@ -173,34 +201,49 @@ def _agent(state: _Call, runtime: Runtime[Work]) -> dict[str, Any]:
 def _union(state: State, runtime: Runtime[Work]) -> dict[str, Any]:
     work = runtime.context
     opinions = {agent: work.opinions[agent] for agent in state["agents"]}
-    work.united = unite(work.candidates, opinions, work.config.mining, state["share"])
+    work.united = unite(work.candidates, opinions, work.config.mining, state["share"], work.history)
     return {}
 
 
 def _select(state: State, runtime: Runtime[Work]) -> dict[str, Any]:
     """Fill the budget; when it is not filled, the next union may take twice the share."""
     work, settings = runtime.context, runtime.context.config.mining
-    united = work.united
-    budget = spendable(state["budget"], state["verdict"], settings.quiet_share, settings.mild_share)
-    if united.is_empty():
-        work.selected = united.with_columns(cluster=pl.lit(None, pl.Int32))
-    else:
-        queries = work.embed(united["query"].to_list())
-        titles = work.embed(united["title"].to_list())
-        nearest = work.shift.assign(queries)
-        chosen = pick(
-            turns(united, state["agents"]).to_list(),
-            united["query"].to_list(),
-            None if nearest is None else nearest.tolist(),
-            near_duplicates(pair_vectors(queries, titles), settings.duplicate_similarity),
-            cluster_quotas(work.shift.clusters, budget, settings),
-            budget,
-            settings.per_query,
-        )
-        clusters = [None] * united.height if nearest is None else nearest
-        work.selected = united.with_columns(pl.Series("cluster", clusters, dtype=pl.Int32))[chosen]
+    budget = _budget(state, work.config)
+    drawn = work.candidates.filter("drawn").with_columns(
+        agents=pl.lit(["random"]), reason=pl.lit("drawn at random"), stage=pl.lit("random")
+    )
+    # The random share comes first: it is of the budget, and counts towards the caps.
+    pool = pl.concat([drawn, work.united], how="diagonal_relaxed")
+    if not pool.is_empty():
+        pool = _fill(work, state, pool, drawn.height, budget)
+    work.selected = pool.filter(pl.col("stage").is_in(["taken", "random"])).sort("pick") if pool.height else pool
+    opinions = {agent: work.opinions[agent] for agent in state["agents"]}
+    work.considered = considered(work.candidates, opinions, pool)
     done = work.selected.height >= budget or settings.thresholds == "absolute" or state["share"] >= 1
     return {"selected": work.selected.height, "share": min(1.0, 2 * state["share"]), "done": done}
+
+
+def _fill(work: Work, state: State, pool: pl.DataFrame, drawn: int, budget: int) -> pl.DataFrame:
+    """The pool, whose first `drawn` rows are taken already, with cluster, stage, pick (place) and taken duplicate."""
+    settings = work.config.mining
+    vectors = pair_vectors(work.embed(pool["query"].to_list()), work.embed(pool["title"].to_list()))
+    nearest = work.shift.assign(work.embed(pool["query"].to_list()))
+    basket = Basket(
+        pool["query"].to_list(),
+        None if nearest is None else nearest.tolist(),
+        near_duplicates(vectors, settings.duplicate_similarity),
+        settings.per_query,
+        max(1, round(settings.per_cluster * budget)),
+    )
+    for row in range(drawn):
+        basket.force(row)
+    if not work.united.is_empty():
+        shares = split(work.history, state["agents"], settings.agent_floor, work.seed)
+        order = [drawn + row for row in turns(work.united, shares)]
+        quotas = cluster_quotas(work.shift.clusters, budget, settings)
+        priority = pool["priority"].fill_null(0.0).to_numpy()
+        pick(basket, order, budget, quotas, settings.facility, vectors, priority)
+    return basket.tell(pool).with_columns(pl.Series("cluster", nearest, dtype=pl.Int32))
 
 
 def _enough(state: State) -> str:

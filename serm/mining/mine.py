@@ -9,6 +9,8 @@ from typing import Any
 import polars as pl
 
 from serm import registry
+from serm.mining.history import history
+from serm.mining.precision import by_round
 from serm.mining.window import RANDOM, mine_window
 from serm.records import AGENTS
 from serm.workspace import Workspace, WorkspaceError
@@ -22,16 +24,21 @@ class MineSummary:
     mined: int
     candidates: int | None  # null when the round had been mined before
     verdict: str | None
-    by_agent: dict[str, int]
+    by_agent: dict[str, int]  # how many of the mined pairs each took; random: drawn uniformly
     shift: str  # in words
     already: bool = False  # the round was there; nothing was changed
     report: dict[str, Any] = field(default_factory=dict)  # the shift report as data
+    shares: dict[str, float] = field(default_factory=dict)  # of the budget that each agent was given
+    precision: list[dict[str, Any]] = field(default_factory=list)  # of the last labelled round (`precision.by_round`)
 
 
 def mine(
     workspace: Workspace, round: int | None = None, budget: int | None = None, agents: Sequence[str] = AGENTS
 ) -> MineSummary:
     """Mine a round into the table `mined`, in one commit; a round that was mined before is returned unchanged.
+
+    What became of every pair that the champion scored goes to the table `considered` first, under this run's id: a
+    run that is killed in between is done again, and the round's last run counts.
 
     The window is the last `window.days` of impressions, compared with the `window.reference_days` before it; where
     there are none, with the queries of the human train split. Pairs of other rounds and pairs that people judged are
@@ -50,6 +57,7 @@ def mine(
     config = workspace.config
     with workspace.run("mine", number, budget=budget, agents=list(agents)) as run:
         reference, current = windows(workspace)
+        labelled = history(workspace, number)
         logged = config.mining.scores == "logged" or tuple(agents) == RANDOM
         mined = mine_window(
             reference,
@@ -62,19 +70,28 @@ def mine(
             config.mining.budget if budget is None else budget,
             config.seed + number,
             agents,
+            labelled,
         )
         if mined.pairs.is_empty():
             raise WorkspaceError(
                 f"round {number}: none of {mined.candidates} candidate pairs is worth mining; lengthen window.days, or "
                 "lower the thresholds under mining"
             )
+        of_this = {"round": pl.lit(number, pl.Int32), "run": pl.lit(run.run_id)}
+        workspace.append("considered", mined.considered.with_columns(**of_this))
         workspace.append("mined", mined.pairs.with_columns(round=pl.lit(number, pl.Int32)))
         summary = MineSummary(
             number, mined.pairs.height, mined.candidates, mined.shift.verdict, mined.by_agent,
-            mined.shift.describe(), report=mined.shift.to_dict(),
+            mined.shift.describe(), report=mined.shift.to_dict(), shares=mined.shares,
+            precision=last_precision(labelled),
         )  # fmt: skip
         run.result = asdict(summary)
     return summary
+
+
+def last_precision(labelled: pl.DataFrame) -> list[dict[str, Any]]:
+    """Agents' and the random share's precision in the last round that has labels; see `precision.by_round`."""
+    return by_round(labelled.filter(pl.col("round") == pl.col("round").max()), AGENTS)
 
 
 def next_round(workspace: Workspace) -> int:

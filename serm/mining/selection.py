@@ -1,12 +1,14 @@
-"""Which of the united pairs fill the budget: coverage of query clusters, caps per query, no near-duplicates (ours)."""
+"""Which of the united pairs fill the budget: clusters' quotas, caps, no near-duplicates, coverage (ours)."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from serm.config import MiningSettings
+from serm.mining.coverage import MOST, facility_location, similarities
 from serm.shift import Cluster
 
 
@@ -47,38 +49,105 @@ def near_duplicates(vectors: NDArray[np.float32], similarity: float) -> list[NDA
     return [others[others != row] for row, others in enumerate(found)]
 
 
-def pick(
-    order: list[int], queries: list[str], clusters: list[int] | None, duplicates: list[NDArray[np.int64]],
-    quotas: dict[int, int], budget: int, per_query: int,
-) -> list[int]:  # fmt: skip
-    """Rows to take, at most `budget`, in the order they were picked.
+class Basket:
+    """The rows taken so far; a row is refused for the caps of its query and cluster, or a near-duplicate taken."""
 
-    First every cluster's quota is filled in `order`, then the rest of the budget, whatever the cluster. A row is passed
-    over when its query has `per_query` rows already or a near-duplicate of it was taken.
-    """
-    taken: list[int] = []
-    is_taken = np.zeros(len(order), dtype=bool)
-    of_query: dict[str, int] = {}
+    def __init__(
+        self, queries: Sequence[str], clusters: Sequence[int] | None, duplicates: list[NDArray[np.int64]],
+        per_query: int, per_cluster: int,
+    ) -> None:  # fmt: skip
+        """All sequences have one entry a row; `duplicates` lists each row's near-duplicates."""
+        self.queries, self.clusters, self.duplicates = queries, clusters, duplicates
+        self.per_query, self.per_cluster = per_query, per_cluster
+        self.taken: list[int] = []
+        self.is_taken = np.zeros(len(queries), dtype=bool)
+        self.of_query: dict[str, int] = {}
+        self.of_cluster: dict[int, int] = {}
 
-    def take(row: int) -> bool:
-        query = queries[row]
-        if is_taken[row] or of_query.get(query, 0) >= per_query or is_taken[duplicates[row]].any():
+    def refusal(self, row: int) -> tuple[str, int | None]:
+        """What holds a row back, as a stage of `serm.records.STAGES` ("budget": nothing), and its taken duplicate."""
+        if self.of_query.get(self.queries[row], 0) >= self.per_query:
+            return "query cap", None
+        twins = self.duplicates[row]
+        if self.is_taken[twins].any():
+            return "duplicate", int(twins[self.is_taken[twins]].min())
+        if self.clusters is not None and self.of_cluster.get(self.clusters[row], 0) >= self.per_cluster:
+            return "cluster cap", None
+        return "budget", None
+
+    def take(self, row: int) -> bool:
+        """Take a row unless it is taken or refused."""
+        if self.is_taken[row] or self.refusal(row)[0] != "budget":
             return False
-        of_query[query] = of_query.get(query, 0) + 1
-        is_taken[row] = True
-        taken.append(row)
+        self.force(row)
         return True
 
-    if clusters is not None:
-        room = dict(quotas)
-        for row in order:
-            if room.get(clusters[row], 0) > 0 and len(taken) < budget and take(row):
-                room[clusters[row]] -= 1
+    def force(self, row: int) -> None:
+        """Take a row, whatever the caps; it counts towards them."""
+        self.is_taken[row] = True
+        self.taken.append(row)
+        self.of_query[self.queries[row]] = self.of_query.get(self.queries[row], 0) + 1
+        if self.clusters is not None:
+            self.of_cluster[self.clusters[row]] = self.of_cluster.get(self.clusters[row], 0) + 1
+
+    def tell(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Add pick (place in which it was taken, null if not), stage, duplicate_query and duplicate_doc_id."""
+        place: list[int | None] = [None] * rows.height
+        for number, row in enumerate(self.taken):
+            place[row] = number
+        fates = [("taken", None) if taken else self.refusal(row) for row, taken in enumerate(self.is_taken)]
+        stages = pl.Series("stage", [stage for stage, _ in fates], dtype=pl.String)
+        if "stage" in rows.columns:
+            stages = rows["stage"].fill_null(stages)
+        twins = pl.Series([twin for _, twin in fates], dtype=pl.UInt32)
+        return rows.with_columns(
+            pl.Series("pick", place, dtype=pl.UInt32),
+            stages.alias("stage"),
+            rows["query"].gather(twins).alias("duplicate_query"),
+            rows["doc_id"].gather(twins).alias("duplicate_doc_id"),
+        )
+
+
+def pick(
+    basket: Basket, order: Sequence[int], budget: int, quotas: dict[int, int], facility: float = 1.0,
+    vectors: NDArray[np.float32] | None = None, priority: NDArray[np.float64] | None = None,
+) -> None:  # fmt: skip
+    """Fill the basket up to `budget` rows.
+
+    First every cluster's quota is filled in `order`. With `facility` 1 the rest is filled in `order` too; else it is
+    chosen among the next `facility` times as many rows (MOST at most) that the basket would take, so that what is taken
+    covers them: facility location on `vectors`, each row weighing its `priority`, given what the quotas took. Where
+    caps leave that short, `order` has the last word.
+    """
+    room = dict(quotas) if basket.clusters is not None else {}
     for row in order:
-        if len(taken) == budget:
+        cluster = basket.clusters[row] if basket.clusters is not None else -1
+        if room.get(cluster, 0) > 0 and len(basket.taken) < budget and basket.take(row):
+            room[cluster] -= 1
+    rest = budget - len(basket.taken)
+    if facility > 1 and rest > 0 and vectors is not None and priority is not None:
+        open_rows = [row for row in order if not basket.is_taken[row] and basket.refusal(row)[0] == "budget"]
+        pool = np.array(open_rows[: min(MOST, math.ceil(facility * rest))], dtype=np.int64)
+        covered = _covered(vectors[pool], vectors[basket.taken])
+        similarity = similarities(vectors[pool], vectors[pool])
+        facility_location(similarity, priority[pool], rest, covered, lambda place: basket.take(int(pool[place])))
+    for row in order:
+        if len(basket.taken) >= budget:
             break
-        take(row)
-    return taken
+        basket.take(row)
+
+
+def _covered(vectors: NDArray[np.float32], taken: NDArray[np.float32], block: int = 2_048) -> NDArray[np.float32]:
+    """Each row's largest similarity to what is taken, in blocks: (n,)."""
+    best = np.zeros(len(vectors), dtype=np.float32)
+    for start in range(0, len(taken), block):
+        np.maximum(best, similarities(vectors, taken[start : start + block]).max(axis=1), out=best)
+    return best
+
+
+def reserved(candidates: pl.DataFrame, number: int, seed: int) -> pl.DataFrame:
+    """`number` pairs [query, doc_id] drawn uniformly from all that were shown, for estimates without bias."""
+    return random_pairs(candidates, number, seed).select("query", "doc_id")
 
 
 def random_pairs(candidates: pl.DataFrame, budget: int, seed: int) -> pl.DataFrame:

@@ -9,10 +9,12 @@ import polars as pl
 from numpy.typing import NDArray
 
 from serm.config import Config
+from serm.mining.bandit import split
 from serm.mining.candidates import gather
+from serm.mining.history import SCHEMA as HISTORY
 from serm.mining.selection import random_pairs
 from serm.mining.traffic import believable
-from serm.records import AGENTS, MINED
+from serm.records import AGENTS, CONSIDERED, MINED
 from serm.relevance.model import RelevanceModel
 from serm.shift import Embed, ShiftReport
 
@@ -28,7 +30,9 @@ class Mined:
     pairs: pl.DataFrame  # columns of the table `mined` but for round, in the order they were picked
     shift: ShiftReport
     candidates: int  # pairs that the window offered
-    by_agent: dict[str, int]  # of the mined pairs, how many each agent took
+    by_agent: dict[str, int]  # of the mined pairs, how many each agent took, and how many were drawn at random
+    considered: pl.DataFrame  # columns of the table `considered` but for round and run
+    shares: dict[str, float]  # of the budget that each agent was given
 
 
 def mine_window(
@@ -42,12 +46,15 @@ def mine_window(
     budget: int,
     seed: int,
     agents: Sequence[str] = AGENTS,
+    history: pl.DataFrame | None = None,
 ) -> Mined:
     """Check for shift, let the agents look at every pair that the current window showed, and pick within the budget.
 
     The same inputs and seed give the same pairs. There are `budget` of them (its `quiet_share` when nothing shifted) if
     the agents value so many pairs that caps and near-duplicates leave; with absolute thresholds there may be fewer.
-    agents=("random",) draws uniformly from all candidates instead, without shift check or model.
+    `mining.random_share` of them are drawn uniformly from all candidates. What earlier rounds' labels say calibrates
+    the agents' scores and splits the budget over agents. agents=("random",) draws uniformly from all candidates and
+    nothing else, without shift check or model.
 
     Args:
         reference: impressions before the window; may be empty, or have only the column `query`.
@@ -60,6 +67,7 @@ def mine_window(
         budget: pairs to mine, at least 1.
         seed: of every draw.
         agents: which agents work.
+        history: earlier rounds' labelled pairs, columns as in `serm.mining.history.SCHEMA`; none if absent.
 
     Raises:
         ValueError: an agent is unknown or cannot work on logged scores, the budget is below 1, or a model is missing.
@@ -70,7 +78,8 @@ def mine_window(
     if tuple(agents) == RANDOM:
         found = gather(believable(impressions, config.mining), known, left_out, config.mining)
         pairs = _conform(random_pairs(found, budget, seed))
-        return Mined(pairs, ShiftReport("unknown", note="Not looked for."), found.height, {"random": pairs.height})
+        report = ShiftReport("unknown", note="Not looked for.")
+        return Mined(pairs, report, found.height, {"random": pairs.height}, _no_rows(), {})
     from serm.mining.graph import State, Work, allowed, build
 
     able = allowed(list(agents), config)
@@ -78,7 +87,8 @@ def mine_window(
         raise ValueError("mining.scores=model needs a relevance model; give one, or set mining.scores=logged")
     work = Work(
         reference.lazy(), impressions, known, left_out, model if config.mining.scores == "model" else None,
-        _remembering(embed), config, seed,
+        _remembering(embed), config, seed, 
+        pl.DataFrame(schema=HISTORY) if history is None else history.sort("round", "query", "doc_id"),
     )  # fmt: skip
     state: State = {
         "agents": able, "budget": budget, "verdict": "unknown", "candidates": 0, "opinions": {},
@@ -86,8 +96,14 @@ def mine_window(
     }  # fmt: skip
     state = build().invoke(state, context=work)
     pairs = _conform(work.selected)
-    by_agent = {agent: int(pairs["agents"].list.contains(agent).sum()) for agent in able}
-    return Mined(pairs, work.shift, state["candidates"], by_agent)
+    by_agent = {agent: int(pairs["agents"].list.contains(agent).sum()) for agent in [*able, *RANDOM]}
+    shares = split(work.history, able, config.mining.agent_floor, seed)
+    looked_at = work.considered if len(work.considered) else _no_rows()
+    return Mined(pairs, work.shift, state["candidates"], by_agent, looked_at, shares)
+
+
+def _no_rows() -> pl.DataFrame:
+    return CONSIDERED.empty().drop("round", "run")
 
 
 def _conform(pairs: pl.DataFrame) -> pl.DataFrame:

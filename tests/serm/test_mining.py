@@ -13,7 +13,7 @@ from serm.config import MiningSettings
 from serm.mining import scoring
 from serm.mining.agents import OPINIONS
 from serm.mining.candidates import cascade, gather
-from serm.mining.selection import cluster_quotas, near_duplicates, pair_vectors, pick, random_pairs
+from serm.mining.selection import Basket, cluster_quotas, near_duplicates, pair_vectors, pick, random_pairs
 from serm.mining.traffic import believable
 from serm.mining.union import turns, unite
 from serm.records import IMPRESSIONS
@@ -238,10 +238,16 @@ def test_agents_take_turns() -> None:
     opinions = opinions_of(uncertainty=[0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.0, 0.0], feedback=[0.0] * 6 + [0.02, 0.01])
     united = unite(candidates, opinions, SETTINGS, share=1.0)
     queries = united["query"].to_list()
-    order = [queries[row] for row in turns(united, ["feedback", "uncertainty"])]
+    order = [queries[row] for row in turns(united, {"feedback": 0.5, "uncertainty": 0.5})]
     assert set(order[:2]) == {"q0", "q6"}
     assert set(order[2:4]) == {"q1", "q7"}
     assert order[4:] == ["q2", "q3", "q4", "q5"]
+    # with three times the share, uncertainty has three turns for each of feedback's
+    order = [queries[row] for row in turns(united, {"feedback": 0.25, "uncertainty": 0.75})]
+    assert order[:2] == ["q0", "q1"]
+    assert set(order[2:4]) == {"q2", "q6"}
+    assert order[4:6] == ["q3", "q4"]
+    assert set(order[6:8]) == {"q5", "q7"}
 
 
 def cluster(id: int, share: float, grown: bool = False) -> Cluster:
@@ -271,16 +277,43 @@ def test_near_duplicates_match_brute_force() -> None:
         assert sorted(others) == [other for other in range(120) if cosines[row, other] > 0.9 and other != row]
 
 
+def picked(
+    order: list[int], queries: list[str], budget: int, quotas: dict[int, int] | None = None,
+    clusters: list[int] | None = None, twins: dict[int, list[int]] | None = None, per_query: int = 3,
+    per_cluster: int = 99, forced: tuple[int, ...] = (),
+) -> Basket:  # fmt: skip
+    near = [np.array((twins or {}).get(row, []), dtype=np.int64) for row in range(len(queries))]
+    basket = Basket(queries, clusters, near, per_query, per_cluster)
+    for row in forced:
+        basket.force(row)
+    pick(basket, order, budget, quotas or {})
+    return basket
+
+
 def test_pick_keeps_quotas_caps_and_distance() -> None:
     queries = ["a", "a", "a", "b", "c", "d"]
-    apart: list[NDArray[np.int64]] = [np.array([], dtype=np.int64) for _ in range(6)]
-    twins = list(apart)
-    twins[3], twins[4] = np.array([4]), np.array([3])
     order = [0, 1, 2, 3, 4, 5]
-    assert pick(order, queries, None, apart, {}, 10, per_query=2) == [0, 1, 3, 4, 5]
-    assert pick(order, queries, None, twins, {}, 10, per_query=3) == [0, 1, 2, 3, 5]
-    assert pick(order, queries, None, apart, {}, 3, per_query=3) == [0, 1, 2]
-    assert pick(order, queries, [0, 0, 0, 0, 0, 1], apart, {0: 1, 1: 1}, 3, per_query=3) == [0, 5, 1]
+    assert picked(order, queries, 10, per_query=2).taken == [0, 1, 3, 4, 5]
+    assert picked(order, queries, 10, twins={3: [4], 4: [3]}).taken == [0, 1, 2, 3, 5]
+    assert picked(order, queries, 3).taken == [0, 1, 2]
+    clusters = [0, 0, 0, 0, 0, 1]
+    assert picked(order, queries, 3, {0: 1, 1: 1}, clusters).taken == [0, 5, 1]
+    assert picked(order, queries, 10, clusters=clusters, per_cluster=2).taken == [0, 1, 5]
+    # what is drawn at random is of the budget, and counts towards the caps
+    assert picked([0, 1, 3, 4, 5], queries, 3, per_query=2, forced=(2,)).taken == [2, 0, 3]
+
+
+def test_every_row_that_was_passed_over_says_why() -> None:
+    queries = ["a", "a", "b", "c", "d", "e"]
+    basket = picked(
+        [0, 1, 2, 3, 4, 5], queries, 3, clusters=[0, 0, 0, 1, 1, 2], twins={0: [3], 3: [0]}, per_query=1, per_cluster=2
+    )
+    told = basket.tell(pl.DataFrame({"query": queries, "doc_id": ["x"] * 6}))
+    assert told["stage"].to_list() == ["taken", "query cap", "taken", "duplicate", "taken", "budget"]
+    assert told["pick"].to_list() == [0, None, 1, None, 2, None]
+    assert told["duplicate_query"].to_list() == [None, None, None, "a", None, None]
+    full = picked([0, 1], ["a", "b"], 5, clusters=[0, 0], per_cluster=1)
+    assert full.refusal(1) == ("cluster cap", None)
 
 
 def test_random_pairs_are_uniform_and_repeatable() -> None:

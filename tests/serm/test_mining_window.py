@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from serm import registry
 from serm.config import Config, MiningSettings, ShiftSettings
 from serm.mining import Mined, mine, mine_window
+from serm.mining.history import SCHEMA, VALUES
 from serm.mining.mine import windows
-from serm.records import AGENTS, IMPRESSIONS, MINED
+from serm.records import AGENTS, IMPRESSIONS, MINED, STAGES
 from serm.workspace import Workspace, WorkspaceError
 
 QUERIES, DOCUMENTS, RESULTS = 120, 400, 10
@@ -122,8 +123,9 @@ def test_mined_pairs_are_wrong_far_more_often_than_random_ones(log: tuple[pl.Dat
 
 def test_agents_share_the_budget_and_labels_are_of_both_kinds(log: tuple[pl.DataFrame, pl.DataFrame]) -> None:
     mined = run(log)
-    assert set(mined.by_agent) == set(AGENTS)
-    assert all(taken >= 150 / 8 for taken in mined.by_agent.values())
+    assert set(mined.by_agent) == {*AGENTS, "random"}
+    assert all(mined.by_agent[agent] >= 150 / 8 for agent in AGENTS)
+    assert mined.by_agent["random"] == 8  # a twentieth, rounded up
     positives = np.mean([relevant(q, d) for q, d in mined.pairs.select("query", "doc_id").rows()])
     assert 0.2 < positives < 0.8
 
@@ -133,7 +135,9 @@ def test_pairs_fit_the_table_and_keep_the_rules(log: tuple[pl.DataFrame, pl.Data
     assert MINED.conform(mined.pairs.with_columns(round=pl.lit(1))).height == 150
     assert mined.pairs.select("query", "doc_id").is_unique().all()
     assert mined.pairs["query"].value_counts()["count"].max() <= 3
-    assert mined.pairs["priority"].is_between(0, 1).all()
+    drawn = pl.col("agents").list.contains("random")
+    assert mined.pairs.filter(~drawn)["priority"].is_between(0, 1, closed="both").all()
+    assert mined.pairs.filter(drawn)["agents"].to_list() == [["random"]] * 8  # and nobody else's
     for agent in AGENTS:
         took = mined.pairs.filter(pl.col("agents").list.contains(agent))
         assert took.height == mined.by_agent[agent]
@@ -148,6 +152,24 @@ def test_equal_inputs_give_equal_pairs_in_any_row_order(log: tuple[pl.DataFrame,
     again = run((log[0].reverse(), log[1].sample(fraction=1, shuffle=True, seed=5)))
     assert one.pairs.equals(again.pairs)
     assert one.shift.to_dict() == again.shift.to_dict()
+    assert one.considered.equals(again.considered)
+
+
+def test_equal_labels_give_equal_pairs_in_any_row_order(log: tuple[pl.DataFrame, pl.DataFrame]) -> None:
+    first = run(log)
+    key = ["query", "doc_id"]
+    labelled = first.pairs.select(*key, "agents").join(first.considered.select(*key, *VALUES), on=key)
+    wrong = pl.Series("wrong", [lot("wrong", *pair) < 0.4 for pair in labelled.select(key).rows()])
+    told = labelled.with_columns(wrong, round=pl.lit(1, pl.Int32)).select(SCHEMA.names())
+    exclude = first.pairs.select(key)
+    one, again, without = (
+        mine_window(log[0], log[1], documents(), Fallible(), embed, exclude, CONFIG, 100, 1, history=rows)
+        for rows in (told, told.sample(fraction=1, shuffle=True, seed=3), None)
+    )
+    assert one.pairs.equals(again.pairs)
+    assert one.shares == again.shares
+    assert not one.pairs.equals(without.pairs)  # the labels did change something
+    assert one.pairs["cluster"].value_counts()["count"].max() <= 50  # mining.per_cluster
 
 
 def test_excluded_pairs_stay_out_and_the_next_round_is_new(log: tuple[pl.DataFrame, pl.DataFrame]) -> None:
@@ -166,7 +188,7 @@ def test_quiet_stream_costs_a_quarter(log: tuple[pl.DataFrame, pl.DataFrame]) ->
 @pytest.mark.parametrize("agent", AGENTS)
 def test_each_agent_alone(log: tuple[pl.DataFrame, pl.DataFrame], agent: str) -> None:
     mined = run(log, budget=60, agents=(agent,))
-    assert mined.by_agent == {agent: 60}
+    assert mined.by_agent == {agent: 57, "random": 3}
     assert precision(mined.pairs) > 1.5 * precision(run(log, 400, ("random",)).pairs)
 
 
@@ -178,7 +200,7 @@ def test_budget_beyond_the_quantile_lowers_the_cut(log: tuple[pl.DataFrame, pl.D
 def test_logged_scores_need_no_model(log: tuple[pl.DataFrame, pl.DataFrame]) -> None:
     config = CONFIG.model_copy(update={"mining": CONFIG.mining.model_copy(update={"scores": "logged"})})
     mined = mine_window(*log, documents(), None, embed, NOTHING, config, 60, 0)
-    assert set(mined.by_agent) == {"feedback", "click"}
+    assert set(mined.by_agent) == {"feedback", "click", "random"}
     assert mined.pairs.height == 60
     assert {"score", "clicks", "dwell"} <= {view.name for view in mined.shift.views}
     assert precision(mined.pairs) >= 2.5 * precision(run(log, 600, ("random",)).pairs)
@@ -209,8 +231,10 @@ def test_cascade_bounds_what_the_model_scores(log: tuple[pl.DataFrame, pl.DataFr
     mining = CONFIG.mining.model_copy(update={"candidates": 200, "judged": 50})
     model = Fallible()
     config = CONFIG.model_copy(update={"mining": mining})
-    mine_window(*log, documents(), model, embed, NOTHING, config, 20, 0)
-    assert model.asked == 200 + 50 + 2 * CONFIG.shift.scored
+    mined = mine_window(*log, documents(), model, embed, NOTHING, config, 20, 0)
+    assert 200 + 50 <= model.asked - 2 * CONFIG.shift.scored <= 201 + 50  # one pair of twenty is drawn at random
+    assert set(mined.considered["stage"]) <= set(STAGES)
+    assert mined.considered.height in (200, 201)
 
 
 def test_a_window_with_nothing_new_is_empty(log: tuple[pl.DataFrame, pl.DataFrame]) -> None:
