@@ -6,11 +6,12 @@ process.
 
 import json
 import operator
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Annotated, Any, TypedDict
 
+import polars as pl
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
 from langgraph.types import Send
@@ -27,12 +28,13 @@ REVIEW_REASONING_CHARACTERS = 400
 class Work:
     """What a run's pairs share: texts by number, the prompt, the background and the annotators."""
 
-    queries: Sequence[str]
-    doc_ids: Sequence[str]
-    texts: Sequence[str | None]  # None: the document is not in the documents table
+    queries: pl.Series  # columns stay columns: a text is made where it is needed and forgotten
+    doc_ids: pl.Series
+    texts: pl.Series  # null: the document is not in the documents table
     prompt: Prompt
     knowledge: Knowledge | None
     askers: Mapping[str, Asker]
+    own_prompts: Mapping[str, Prompt] = field(default_factory=dict)  # annotator -> its own, where it has one
 
 
 class PairState(TypedDict, total=False):
@@ -71,7 +73,8 @@ async def _vote(state: _Turn, runtime: Runtime[Work]) -> PairState:
     work, pair = runtime.context, state["pair"]
     query, doc_id, text = work.queries[pair], work.doc_ids[pair], work.texts[pair]
     background = [] if work.knowledge is None else work.knowledge.background(query, state["background"])
-    messages = work.prompt.messages(query, text or "", background)
+    prompt = work.own_prompts.get(state["annotator"], work.prompt)
+    messages = prompt.messages(query, text or "", background)
     return {"votes": {state["annotator"]: await work.askers[state["annotator"]].votes(query, doc_id, messages)}}
 
 

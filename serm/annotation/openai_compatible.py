@@ -6,6 +6,7 @@ endpoint that honours the header bills it once. The body of the response is chec
 
 import asyncio
 import email.utils
+import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,8 @@ from pydantic import BaseModel, Field, ValidationError
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
 from tenacity.wait import wait_exponential_jitter
 
-from serm.annotation.llm import Answer, Messages, ProviderError, Reply
+from serm.annotation.llm import Answer, Messages, ProviderError, Reply, about_tokens
+from serm.annotation.rate_limit import RateLimit
 from serm.config import AnnotatorSettings
 
 METADATA_CHARACTERS = 512  # the API's limit for one value
@@ -26,6 +28,8 @@ LONGEST_RETRY_AFTER = 120.0  # seconds; an endpoint that asks for more is left f
 RETRIED = frozenset({408, 409, 425, 429})
 REQUEST_AT_FAULT = frozenset({400, 413, 422})
 REASON_CHARACTERS = 200
+
+logger = logging.getLogger(__name__)
 
 
 class _Message(BaseModel):
@@ -76,6 +80,8 @@ class OpenAICompatible:
         self._settings = settings
         self._key = api_key(settings)
         self._response_format = response_format(scale)
+        self._schema_refused = False
+        self._limit = RateLimit(settings.requests_per_minute, settings.tokens_per_minute)
         self._client: Any = None
 
     async def complete(self, messages: Messages, n: int, request_key: str, metadata: Mapping[str, str]) -> Reply:
@@ -90,18 +96,37 @@ class OpenAICompatible:
             self._client = AsyncOpenAI(
                 api_key=self._key, base_url=self.address, max_retries=0, timeout=self._settings.timeout
             )
+        fields: dict[str, Any] = dict(self._settings.extra_body)
+        if self._settings.trace:
+            fields["metadata"] = {name: value[:METADATA_CHARACTERS] for name, value in metadata.items()}
         request: dict[str, Any] = {
             "model": self.model,
             "messages": messages,
             "n": n,
             "temperature": self._settings.temperature,
             "max_completion_tokens": self.parameters["max_completion_tokens"],
-            "response_format": self._response_format,
             "extra_headers": {"Idempotency-Key": request_key},
-            "extra_body": self._settings.extra_body or None,
         }
-        if self._settings.trace:
-            request["metadata"] = {name: value[:METADATA_CHARACTERS] for name, value in metadata.items()}
+        # Fields in extra_body go out as they are; the client takes longer over a schema than over the rest of a call.
+        plain = request | {"extra_body": fields}
+        if not self._settings.json_schema:
+            return await self._retried(plain, n)
+        # Another body is another request: a key that returns must bring the same one.
+        plain["extra_headers"] = {"Idempotency-Key": f"{request_key}-plain"}
+        if self._schema_refused:
+            return await self._retried(plain, n)
+        try:
+            return await self._retried(request | {"extra_body": fields | {"response_format": self._response_format}}, n)
+        except ProviderError as error:
+            if not error.request_at_fault:
+                raise
+            reply = await self._retried(plain, n)  # only an answer proves that the schema was at fault
+            if not self._schema_refused:
+                self._schema_refused = True
+                logger.warning("%s: %s refuses a JSON schema; asking without one", self._settings.name, self.address)
+            return reply
+
+    async def _retried(self, request: dict[str, Any], n: int) -> Reply:
         attempts = self._settings.retries + 1
         retrying = AsyncRetrying(
             stop=stop_after_attempt(attempts),
@@ -123,19 +148,26 @@ class OpenAICompatible:
     async def _attempt(self, request: dict[str, Any], n: int) -> Reply:
         import openai
 
+        expected = about_tokens(request["messages"]) + n * request["max_completion_tokens"]
+        used = expected  # unless we learn better: an answer that came too late may have been made all the same
+        await self._limit.enter(expected)
         try:
             async with asyncio.timeout(self._settings.timeout):
                 raw = await self._client.chat.completions.with_raw_response.create(**request)
                 body = _Body.model_validate_json(raw.content)
+            usage = body.usage or _Usage()
+            used = (usage.prompt_tokens or 0) + (usage.completion_tokens or 0) or expected
         except (TimeoutError, openai.APITimeoutError) as error:
             raise _TransientError(f"no answer within {self._settings.timeout:g} s") from error
         except openai.APIConnectionError as error:
             raise _TransientError(self._clean(f"no connection: {error.__cause__ or error}")) from error
         except openai.APIStatusError as error:
+            used = 0
             raise self._refused(error.status_code, error.response.headers, error.message) from error
         except ValidationError as error:
             raise _TransientError("the response is not a chat completion") from error
-        usage = body.usage or _Usage()
+        finally:
+            self._limit.settle(expected, used)
         answers = [
             Answer(choice.message.content, choice.finish_reason, choice.message.refusal) for choice in body.choices[:n]
         ]

@@ -71,7 +71,15 @@ def letters(texts: Sequence[str]) -> NDArray[np.float32]:
 
 def config(*urls: str) -> str:
     annotators = [
-        {"name": name, "model": f"model-{name}", "base_url": url, "retries": 1, "backoff": 0.01, "give_up_after": 3}
+        {
+            "name": name,
+            "model": f"model-{name}",
+            "base_url": url,
+            "retries": 1,
+            "backoff": 0.01,
+            "give_up_after": 3,
+            "breaker_pause": 0.01,
+        }
         for name, url in zip(("ada", "ben"), urls, strict=True)
     ]
     return json.dumps({"annotation": {"annotators": annotators, "batch_pairs": 8}})
