@@ -71,15 +71,17 @@ class OpenAICompatible:
         """
         self.model = settings.model
         self.address = settings.base_url
-        self.parameters: Mapping[str, Any] = {
+        self.parameters: dict[str, Any] = {
             "temperature": settings.temperature,
             "max_completion_tokens": max_completion_tokens,
             "extra_body": settings.extra_body,
         }
+        if settings.reasoning_characters is not None:
+            self.parameters |= {"reasoning_characters": settings.reasoning_characters}
         self.concurrency = settings.concurrency
         self._settings = settings
         self._key = api_key(settings)
-        self._response_format = response_format(scale)
+        self._response_format = response_format(scale, settings.reasoning_characters)
         self._schema_refused = False
         self._limit = RateLimit(settings.requests_per_minute, settings.tokens_per_minute)
         self._client: Any = None
@@ -225,15 +227,21 @@ def is_loopback(url: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
-def response_format(scale: Sequence[int]) -> dict[str, Any]:
-    """The JSON schema of one answer: reasoning first, then a label of the scale or null."""
+def answer_schema(scale: Sequence[int], characters: int | None = None) -> dict[str, Any]:
+    """The JSON schema of one answer: reasoning first, of at most so many characters, then a label or null."""
     label = {"anyOf": [{"type": "integer", "enum": list(scale)}, {"type": "null"}]}
-    schema = {
+    reasoning: dict[str, Any] = {"type": "string"} if characters is None else {"type": "string", "maxLength": characters}
+    return {
         "type": "object",
-        "properties": {"reasoning": {"type": "string"}, "label": label},
+        "properties": {"reasoning": reasoning, "label": label},
         "required": ["reasoning", "label"],
         "additionalProperties": False,
     }
+
+
+def response_format(scale: Sequence[int], characters: int | None = None) -> dict[str, Any]:
+    """`answer_schema` as the request's field."""
+    schema = answer_schema(scale, characters)
     return {"type": "json_schema", "json_schema": {"name": "relevance", "strict": True, "schema": schema}}
 
 

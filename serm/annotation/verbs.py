@@ -20,7 +20,7 @@ from serm.annotation.knowledge import Embed, Knowledge, embed_documents
 from serm.annotation.ledger import Ledger
 from serm.annotation.llm import LLM
 from serm.annotation.openai_compatible import OpenAICompatible
-from serm.config import Config
+from serm.config import AnnotatorSettings, Config
 from serm.workspace import Workspace, WorkspaceError
 from sps import progress
 
@@ -94,16 +94,25 @@ def annotate(
 
 
 def configured_llms(config: Config) -> dict[str, LLM]:
-    """A client for every annotator of the settings.
+    """The LLM of every annotator of the settings; models in this process are loaded by their first call.
 
     Raises:
         ValueError: the environment variable of an API key is not set.
     """
-    settings = config.annotation
-    return {
-        annotator.name: OpenAICompatible(annotator, settings.max_completion_tokens, config.labels.scale)
-        for annotator in settings.annotators
-    }
+    return {annotator.name: _llm(annotator, config) for annotator in config.annotation.annotators}
+
+
+def _llm(annotator: AnnotatorSettings, config: Config) -> LLM:
+    tokens = config.annotation.max_completion_tokens
+    if annotator.provider == "transformers":
+        from serm.annotation.local_transformers import TransformersLLM
+
+        return TransformersLLM(annotator, tokens)
+    if annotator.provider == "vllm":
+        from serm.annotation.local_vllm import VllmLLM
+
+        return VllmLLM(annotator, tokens, config.labels.scale)
+    return OpenAICompatible(annotator, tokens, config.labels.scale)
 
 
 def review_queue(workspace: Workspace, round: int | None = None) -> pl.DataFrame:

@@ -29,6 +29,7 @@ class AnnotatorSettings(Room):
     prompt_price: float = Field(0.0, ge=0, description="Of a million prompt tokens, in a currency of your choice.")
     completion_price: float = Field(0.0, ge=0, description="Of a million completion tokens, in the same currency.")
     json_schema: bool = Field(True, description="Constrain answers by schema; off by itself where a server refuses.")
+    reasoning_characters: int | None = Field(None, ge=1, description="Longest reasoning in the schema; none = any.")
     timeout: float = Field(60.0, gt=0, description="Seconds for one attempt of a call.")
     retries: int = Field(6, ge=0, description="Attempts after the first, on 429, 5xx, timeouts and lost connections.")
     backoff: float = Field(0.5, gt=0, description="Seconds before the first retry; doubled each time, up to 30.")
