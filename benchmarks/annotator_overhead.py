@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import polars as pl
@@ -63,20 +64,37 @@ def speed(url: str, pairs: int, turns: int, characters: int, scratch: Path) -> d
     queries, documents = inputs(pairs, characters)
     settings = AnnotationSettings(annotators=annotators(url), paths=PATHS, adaptive=False)
     seconds: dict[str, list[float]] = {"bare": [], "annotate_pairs": []}
+    cpu: dict[str, list[float]] = {"bare": [], "annotate_pairs": []}
+
+    def done(name: str, began: tuple[float, float]) -> None:
+        seconds[name].append(time.perf_counter() - began[0])
+        cpu[name].append(time.process_time() - began[1])
+
     for turn in range(turns):
-        began = time.perf_counter()
+        began = (time.perf_counter(), time.process_time())
         asyncio.run(bare(url, queries, documents))
-        seconds["bare"].append(time.perf_counter() - began)
+        done("bare", began)
         llms = {a.name: OpenAICompatible(a, settings.max_completion_tokens, SCALE) for a in settings.annotators}
         ledger = Ledger(scratch / f"{turn}.sqlite")
-        began = time.perf_counter()
+        began = (time.perf_counter(), time.process_time())
         found = annotate_pairs(queries, documents, llms, settings, SCALE, ledger)
-        seconds["annotate_pairs"].append(time.perf_counter() - began)
+        done("annotate_pairs", began)
         ledger.close()
         assert found["status"].unique().to_list() == ["kept"], found["status"].value_counts()
-    rates = {name: [round(pairs / value, 1) for value in values] for name, values in seconds.items()}
-    ratios = [bare / ours for bare, ours in zip(seconds["bare"], seconds["annotate_pairs"], strict=True)]
-    return {"pairs": pairs, "pairs_per_second": rates, "ratios": [round(ratio, 3) for ratio in ratios]}
+    return {
+        "pairs": pairs,
+        "turns": turns,
+        "pairs_per_second": {name: round(pairs / median(values), 1) for name, values in seconds.items()},
+        "cpu_ms_per_pair": {name: round(1_000 * median(values) / pairs, 2) for name, values in cpu.items()},
+        "ratio_of_rates": spread(seconds),
+        "ratio_of_cpu_time": spread(cpu),  # of this process alone: steadier on a machine that others use too
+    }
+
+
+def spread(values: dict[str, list[float]]) -> dict[str, float]:
+    """Lowest, median and highest of bare / annotate_pairs, turn by turn."""
+    ratios = [one / other for one, other in zip(values["bare"], values["annotate_pairs"], strict=True)]
+    return {"lowest": round(min(ratios), 3), "median": round(median(ratios), 3), "highest": round(max(ratios), 3)}
 
 
 async def bare(url: str, pairs: pl.DataFrame, documents: pl.DataFrame) -> None:

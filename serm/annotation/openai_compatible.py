@@ -71,13 +71,11 @@ class OpenAICompatible:
         """
         self.model = settings.model
         self.address = settings.base_url
-        self.parameters: dict[str, Any] = {
+        self.parameters: Mapping[str, Any] = {
             "temperature": settings.temperature,
             "max_completion_tokens": max_completion_tokens,
             "extra_body": settings.extra_body,
-        }
-        if settings.reasoning_characters is not None:
-            self.parameters |= {"reasoning_characters": settings.reasoning_characters}
+        } | ({"reasoning_characters": settings.reasoning_characters} if settings.reasoning_characters else {})
         self.concurrency = settings.concurrency
         self._settings = settings
         self._key = api_key(settings)
@@ -98,18 +96,19 @@ class OpenAICompatible:
             self._client = AsyncOpenAI(
                 api_key=self._key, base_url=self.address, max_retries=0, timeout=self._settings.timeout
             )
-        fields: dict[str, Any] = dict(self._settings.extra_body)
+        # The client walks through every field that it knows, and longer than the rest of a call takes; what stands in
+        # extra_body goes out as it is.
+        fields: dict[str, Any] = {"messages": messages} | self._settings.extra_body
         if self._settings.trace:
             fields["metadata"] = {name: value[:METADATA_CHARACTERS] for name, value in metadata.items()}
         request: dict[str, Any] = {
             "model": self.model,
-            "messages": messages,
+            "messages": [],
             "n": n,
             "temperature": self._settings.temperature,
             "max_completion_tokens": self.parameters["max_completion_tokens"],
             "extra_headers": {"Idempotency-Key": request_key},
         }
-        # Fields in extra_body go out as they are; the client takes longer over a schema than over the rest of a call.
         plain = request | {"extra_body": fields}
         if not self._settings.json_schema:
             return await self._retried(plain, n)
@@ -150,7 +149,7 @@ class OpenAICompatible:
     async def _attempt(self, request: dict[str, Any], n: int) -> Reply:
         import openai
 
-        expected = about_tokens(request["messages"]) + n * request["max_completion_tokens"]
+        expected = about_tokens(request["extra_body"]["messages"]) + n * request["max_completion_tokens"]
         used = expected  # unless we learn better: an answer that came too late may have been made all the same
         await self._limit.enter(expected)
         try:
@@ -171,7 +170,8 @@ class OpenAICompatible:
         finally:
             self._limit.settle(expected, used)
         answers = [
-            Answer(choice.message.content, choice.finish_reason, choice.message.refusal) for choice in body.choices[:n]
+            Answer(self._hide(choice.message.content), choice.finish_reason, self._hide(choice.message.refusal))
+            for choice in body.choices[:n]
         ]
         return Reply(answers, usage.prompt_tokens or 0, usage.completion_tokens or 0)
 
@@ -186,7 +186,11 @@ class OpenAICompatible:
         return _TransientError(reason, wait)
 
     def _clean(self, reason: str) -> str:
-        return reason.replace(self._key, "[key]")[:REASON_CHARACTERS]
+        return (self._hide(reason) or "")[:REASON_CHARACTERS]
+
+    def _hide(self, text: str | None) -> str | None:
+        """The text without the key, which an endpoint may echo."""
+        return None if text is None else text.replace(self._key, "[key]")
 
 
 class _Wait(wait_exponential_jitter):
@@ -230,7 +234,9 @@ def is_loopback(url: str) -> bool:
 def answer_schema(scale: Sequence[int], characters: int | None = None) -> dict[str, Any]:
     """The JSON schema of one answer: reasoning first, of at most so many characters, then a label or null."""
     label = {"anyOf": [{"type": "integer", "enum": list(scale)}, {"type": "null"}]}
-    reasoning: dict[str, Any] = {"type": "string"} if characters is None else {"type": "string", "maxLength": characters}
+    reasoning: dict[str, Any] = (
+        {"type": "string"} if characters is None else {"type": "string", "maxLength": characters}
+    )
     return {
         "type": "object",
         "properties": {"reasoning": reasoning, "label": label},
