@@ -25,6 +25,7 @@ from serm.workspace import Workspace, WorkspaceError
 from sps import progress
 
 REASONS_SHOWN = 5
+FAILURES_NAMED = 100  # pairs
 SLICE_PAIRS = 8_192  # whose texts are in memory at once
 PAIR = ["query", "doc_id"]
 
@@ -50,6 +51,7 @@ class AnnotationSummary:
     outcomes: dict[str, dict[str, int]] = field(default_factory=dict)  # annotator -> kind -> paths, reused included
     kept_rate: dict[str, float] = field(default_factory=dict)  # mining agent -> share of its annotated pairs kept
     lost: dict[str, str] = field(default_factory=dict)  # annotator -> why it was given up
+    failures: list[dict[str, str]] = field(default_factory=list)  # the first 100: query, doc_id, reason
     notes: tuple[str, ...] = ()
 
 
@@ -157,7 +159,8 @@ class _Done:
 
     kept: int = 0
     review: int = 0
-    failures: Counter[str] = field(default_factory=Counter)  # reason -> pairs
+    reasons: Counter[str] = field(default_factory=Counter)  # why pairs failed -> how many
+    failures: list[dict[str, str]] = field(default_factory=list)
 
 
 class _Texts:
@@ -227,7 +230,9 @@ async def _annotate(
                 async for _, row in finished(texts.work(part, askers), settings):
                     advance(1)
                     if row["status"] == "failed":
-                        done.failures[row["reason"]] += 1
+                        done.reasons[row["reason"]] += 1
+                        if len(done.failures) < FAILURES_NAMED:
+                            done.failures.append({name: row[name] for name in (*PAIR, "reason")})
                         continue
                     batch.append(row)
                     if len(batch) >= settings.batch_pairs:
@@ -243,10 +248,12 @@ def _summary(
     workspace: Workspace, round: int, askers: Mapping[str, Asker], done: _Done, pairs: int
 ) -> AnnotationSummary:
     tallies: list[Tally] = [asker.tally for asker in askers.values()]
-    failed = sum(done.failures.values())
+    failed = sum(done.reasons.values())
     lost = {name: asker.breaker.lost for name, asker in askers.items() if asker.breaker.lost is not None}
-    common = sorted(done.failures.items(), key=lambda entry: (-entry[1], entry[0]))[:REASONS_SHOWN]
-    notes = [f"{count} pairs failed: {reason}" for reason, count in common]
+    reasons = sorted(done.reasons.items(), key=lambda entry: (-entry[1], entry[0]))
+    notes = [f"{_pairs(count)} failed: {reason}" for reason, count in reasons[:REASONS_SHOWN]]
+    if len(reasons) > REASONS_SHOWN:
+        notes.append(f"{_pairs(sum(count for _, count in reasons[REASONS_SHOWN:]))} failed for other reasons")
     notes += [f"{name} was given up; pairs that lack it wait for the next run" for name in lost]
     if failed:
         notes.append("failed pairs are not written; run serm annotate again to complete the round")
@@ -268,8 +275,13 @@ def _summary(
         outcomes={name: dict(sorted(asker.tally.outcomes.items())) for name, asker in askers.items()},
         kept_rate=_kept_rate(workspace, round),
         lost={name: f"{askers[name].llm.address}: {why}" for name, why in lost.items()},
+        failures=done.failures,
         notes=tuple(notes),
     )
+
+
+def _pairs(count: int) -> str:
+    return "1 pair" if count == 1 else f"{count} pairs"
 
 
 def _kept_rate(workspace: Workspace, round: int) -> dict[str, float]:

