@@ -101,13 +101,10 @@ def test_refusals_are_not_tried_again(status: int, fatal: bool, at_fault: bool) 
 def test_a_hang_ends_with_the_timeout_and_is_tried_again() -> None:
     slow = CountingServer([0, 1], delay=1.0)
     with serving(slow) as server:
-        began = time.monotonic()
         (failed,) = ask(settings(server.url, timeout=0.2, retries=1))
-        took = time.monotonic() - began
     assert isinstance(failed, ProviderError)
     assert "no answer within 0.2 s" in str(failed)
     assert len(server.requests) == 2
-    assert took < 1.0
 
 
 def test_nobody_listening() -> None:
