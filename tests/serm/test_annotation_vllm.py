@@ -178,8 +178,9 @@ def test_fifty_pairs_killed_and_resumed(server: str, shared_data: Path, tmp_path
     while (now := finished(server)) != before or httpx.get(f"{server}/load", timeout=30).json().get("server_load"):
         before = now
         time.sleep(1)
-    lost = before - began - Counter(request_success=killed["answers"])
-    assert 0 <= lost["request_success"] <= 2 * CONCURRENCY * PATHS
+    # vLLM heeds no Idempotency-Key: those it makes once more.
+    lost = before["request_success"] - began["request_success"] - killed["answers"]
+    assert 0 <= lost <= 2 * CONCURRENCY * PATHS
     assert 0 < killed["open"] <= 2 * CONCURRENCY
 
     process = start(workspace)
@@ -205,7 +206,7 @@ def test_fifty_pairs_killed_and_resumed(server: str, shared_data: Path, tmp_path
     assert outcomes == sum((Counter(kinds) for kinds in summary["outcomes"].values()), Counter())
     assert outcomes.keys() <= {"label", "abstain", "truncated"}  # a constrained answer is whole JSON, or was cut
     assert outcomes["label"] + outcomes["abstain"] > 0.9 * outcomes.total()
-    figures = {"outcomes": dict(outcomes), "lost": dict(lost), "killed": dict(killed), "ledger": dict(ledger)}
+    figures = {"outcomes": dict(outcomes), "lost": lost, "killed": dict(killed), "ledger": dict(ledger)}
     sys.stderr.write(f"\n{figures}\n")
 
 
