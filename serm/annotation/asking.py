@@ -3,9 +3,10 @@
 import asyncio
 from collections import Counter
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from serm.annotation.agreement import Ties, Vote, next_paths, settled, stable_label
+from serm.annotation.breaker import Breaker
 from serm.annotation.journal import Journal
 from serm.annotation.ledger import Call, question_key, request_key
 from serm.annotation.llm import LLM, Messages, ProviderError, Reply
@@ -42,7 +43,8 @@ class Tally:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     reused: int = 0
-    failed: int = 0
+    failed: int = 0  # calls that brought no answer after all attempts, or were not made any more
+    outcomes: Counter[str] = field(default_factory=Counter)  # kind -> paths that came to it, reused ones included
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,20 +60,17 @@ class Voting:
 
 
 class Asker:
-    """An annotator at work in one run: its LLM, ledger and bill, and whether its endpoint is still worth asking."""
+    """An annotator at work in one run: its LLM, ledger, bill and breaker."""
 
-    def __init__(self, name: str, llm: LLM, voting: Voting, journal: Journal | None, give_up_after: int) -> None:
-        """`give_up_after` failed pairs in a row, while no call of any other pair succeeds, end the annotator's run."""
+    def __init__(self, name: str, llm: LLM, voting: Voting, journal: Journal | None, breaker: Breaker) -> None:
+        """One run's annotator; its answers count from here on."""
         self.name = name
         self.llm = llm
         self.voting = voting
         self.tally = Tally()
-        self.lost: str | None = None
+        self.breaker = breaker
         self._journal = journal
         self._slots = asyncio.Semaphore(llm.concurrency)
-        self._give_up_after = give_up_after
-        self._successes = 0
-        self._failures = 0
 
     async def votes(self, query: str, doc_id: str, messages: Messages) -> Votes:
         """Take the paths of one pair; never raises for what a provider does."""
@@ -116,11 +115,9 @@ class Asker:
         return voting.adaptive and settled(labels, voting.paths, voting.minimum_support, voting.vote, voting.ties)
 
     async def _ask(self, call: Call, messages: Messages, known: bool) -> Reply:
-        if self.lost is not None:
-            raise ProviderError(self.lost)
+        admission = await self.breaker.admit()
         if self._journal is not None and not known:
             await self._journal.intend(call)
-        before = self._successes
         metadata = {
             "query": call.query,
             "doc_id": call.doc_id,
@@ -130,10 +127,9 @@ class Asker:
         try:
             reply = await self.llm.complete(messages, call.paths, call.request_key, metadata)
         except ProviderError as error:
-            self._failed(error, before)
+            self.breaker.failed(error, admission)
             raise
-        self._successes += 1
-        self._failures = 0
+        self.breaker.answered()
         if self._journal is not None:
             await self._journal.answer(call.request_key, reply)
         self.tally.calls += 1
@@ -141,18 +137,11 @@ class Asker:
         self.tally.completion_tokens += reply.completion_tokens
         return reply
 
-    def _failed(self, error: ProviderError, before: int) -> None:
-        """Count a failure against the endpoint unless it answered somebody else meanwhile."""
-        self.tally.failed += 1
-        if error.request_at_fault or self._successes > before:
-            return
-        self._failures += 1
-        if self.lost is None and (error.fatal or self._failures >= self._give_up_after):
-            self.lost = f"not asked any more in this run: {error}"
-
     def _count(self, outcomes: list[Outcome], replies: list[Reply], error: str | None) -> Votes:
         voting = self.voting
         missing = [Outcome("provider_error")] if error is not None else []
+        self.tally.failed += len(missing)
+        self.tally.outcomes.update(outcome.kind for outcome in outcomes + missing)
         labels = [outcome.label for outcome in outcomes]
         return Votes(
             tuple(outcomes + missing),

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import polars as pl
 
 from serm.annotation.asking import Asker, Voting
+from serm.annotation.breaker import Breaker
 from serm.annotation.consensus import Consensus
 from serm.annotation.dawid_skene import Reliability
 from serm.annotation.graph import Work, annotation_row, pair_graph
@@ -17,11 +18,11 @@ from serm.annotation.knowledge import Knowledge
 from serm.annotation.ledger import Ledger
 from serm.annotation.llm import LLM
 from serm.annotation.prompt import Prompt
-from serm.config import AnnotationSettings
+from serm.config import AnnotationSettings, AnnotatorSettings
 from serm.records import ANNOTATIONS
 
 LEAST_IN_FLIGHT = 64  # pairs; each LLM limits its own calls, so waiting pairs cost only memory
-GIVE_UP_AFTER = 5  # failed pairs in a row, for LLMs that are not in the settings
+ROWS_A_FRAME = 4_096  # finished rows are packed into columns at this number
 
 Result = TypeVar("Result")
 SCHEMA = pl.Schema({name: dtype for name, dtype in ANNOTATIONS.schema.items() if name != "round"})
@@ -50,14 +51,24 @@ def annotate_pairs(
     askers = make_askers(llms, settings, scale, ledger)
     work = make_work(pairs, documents, askers, settings, scale, names or {}, ledger, knowledge, reliability)
 
-    async def collect() -> list[dict[str, Any]]:
+    async def collect() -> list[pl.DataFrame]:
+        frames: list[pl.DataFrame] = []
+        rows: list[dict[str, Any]] = []
         try:
-            rows = [entry async for entry in finished(work, settings)]
+            async for pair, row in finished(work, settings):
+                rows.append(row | {"pair": pair})
+                if len(rows) == ROWS_A_FRAME:
+                    frames.append(_frame(rows))
+                    rows = []
         finally:
             await asyncio.gather(*(llm.close() for llm in llms.values()))
-        return [row for _, row in sorted(rows, key=lambda entry: entry[0])]
+        return [*frames, _frame(rows)]
 
-    return pl.DataFrame(run(collect()), schema=SCHEMA, infer_schema_length=None)
+    return pl.concat(run(collect())).sort("pair").drop("pair")
+
+
+def _frame(rows: list[dict[str, Any]]) -> pl.DataFrame:
+    return pl.DataFrame(rows, schema=SCHEMA | {"pair": pl.UInt32()}, infer_schema_length=None)
 
 
 def make_askers(
@@ -66,14 +77,18 @@ def make_askers(
     """One Asker an LLM, with a bill of its own; create them where no event loop needs to run."""
     if not llms:
         raise ValueError("annotation: no annotator; give at least one in annotation.annotators")
-    limits = {annotator.name: annotator.give_up_after for annotator in settings.annotators}
-    voting = Voting(
-        frozenset(scale), settings.paths, settings.minimum_support, settings.adaptive, settings.vote, settings.ties
-    )
+    known = {annotator.name: annotator for annotator in settings.annotators}
     journal = None if ledger is None else Journal(ledger)
-    return {
-        name: Asker(name, llm, voting, journal, limits.get(name, GIVE_UP_AFTER)) for name, llm in sorted(llms.items())
-    }
+    askers = {}
+    for name, llm in sorted(llms.items()):
+        own = known.get(name) or AnnotatorSettings(name=name, model=llm.model)
+        paths = own.paths or settings.paths
+        voting = Voting(
+            frozenset(scale), paths, settings.minimum_support, settings.adaptive, settings.vote, settings.ties
+        )
+        breaker = Breaker(own.give_up_after, own.breaker_pause, own.breaker_trials)
+        askers[name] = Asker(name, llm, voting, journal, breaker)
+    return askers
 
 
 def make_work(
@@ -102,13 +117,23 @@ def make_work(
     if knowledge is not None:
         knowledge.prepare(joined["query"].unique().to_list(), ledger)
     files = load_prompt(settings.prompt, scale)
-    prompt = Prompt(scale, names, settings.guidelines, settings.max_document_characters, files, settings.guard)
-    queries, doc_ids, texts, locales = (joined[column].to_list() for column in ("query", "doc_id", "text", "locale"))
+
+    def prompt(guidelines: str) -> Prompt:
+        return Prompt(scale, names, guidelines, settings.max_document_characters, files, settings.guard)
+
+    own = {
+        annotator.name: prompt(f"{settings.guidelines}\n{annotator.guidelines}")
+        for annotator in settings.annotators
+        if annotator.guidelines
+    }
     ordinal = settings.agreement_scale == "ordinal"
     consensus = Consensus(
         settings.agreement, ordinal, scale, settings.target_accuracy, tuple(sorted(askers)), reliability
     )
-    return Work(queries, doc_ids, texts, prompt, knowledge, askers, consensus, locales, settings.counterfactual)
+    return Work(
+        joined["query"], joined["doc_id"], joined["text"], prompt(settings.guidelines), knowledge, askers, consensus,
+        joined["locale"], settings.counterfactual, own,
+    )  # fmt: skip
 
 
 async def finished(work: Work, settings: AnnotationSettings) -> AsyncIterator[tuple[int, dict[str, Any]]]:

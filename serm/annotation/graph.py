@@ -8,10 +8,11 @@ import asyncio
 import json
 import operator
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Annotated, Any, TypedDict
 
+import polars as pl
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
 from langgraph.types import Send
@@ -33,24 +34,22 @@ HASH_DIGITS = 16
 class Work:
     """What a run's pairs share: texts by number, the prompt, the background and the annotators."""
 
-    queries: Sequence[str]
-    doc_ids: Sequence[str]
-    texts: Sequence[str | None]  # None: the document is not in the documents table
+    queries: pl.Series  # columns stay columns: a text is made where it is needed and forgotten
+    doc_ids: pl.Series
+    texts: pl.Series  # null: the document is not in the documents table
     prompt: Prompt
     knowledge: Knowledge | None
     askers: Mapping[str, Asker]
     consensus: Consensus
-    locales: Sequence[str | None] = ()  # of the queries; empty: none is known
+    locales: pl.Series  # of the queries; null: not known
     counterfactual: float = 0.0  # share of the kept, relevant pairs that are asked again with an unrelated query
+    own_prompts: Mapping[str, Prompt] = field(default_factory=dict)  # annotator -> its own, where it has one
 
-    def locale(self, pair: int) -> str | None:
-        """The language of a pair's query, where it is known."""
-        return self.locales[pair] if self.locales else None
-
-    def messages(self, pair: int, sources: Sequence[str], query: str | None = None) -> Messages:
-        """The prompt of a pair with its background; with `query`, that one stands in the place of its own."""
+    def messages(self, pair: int, sources: Sequence[str], annotator: str, query: str | None = None) -> Messages:
+        """An annotator's prompt for a pair with its background; with `query`, that one stands for its own."""
         asked = self.queries[pair] if query is None else query
-        return self.prompt.messages(asked, self.texts[pair] or "", self.background(pair, sources), self.locale(pair))
+        prompt = self.own_prompts.get(annotator, self.prompt)
+        return prompt.messages(asked, self.texts[pair] or "", self.background(pair, sources), self.locales[pair])
 
     def background(self, pair: int, sources: Sequence[str]) -> list[str]:
         """The background texts of a pair; none in a run without knowledge."""
@@ -96,7 +95,7 @@ async def _fan_out(state: PairState, runtime: Runtime[Work]) -> list[Send]:
 async def _vote(state: _Turn, runtime: Runtime[Work]) -> PairState:
     work, pair = runtime.context, state["pair"]
     asker = work.askers[state["annotator"]]
-    messages = work.messages(pair, state["background"])
+    messages = work.messages(pair, state["background"], asker.name)
     return {"votes": {asker.name: await asker.votes(work.queries[pair], work.doc_ids[pair], messages)}}
 
 
@@ -120,9 +119,13 @@ async def _doubt(state: PairState, runtime: Runtime[Work]) -> PairState:
     scale = next(iter(work.askers.values())).voting.scale
     if not chosen(work.queries[pair], work.doc_ids[pair], text, state["label"], scale, work.counterfactual):
         return {}
-    query = unrelated(work.queries[pair], text, work.locale(pair))
-    messages = work.messages(pair, state["background"], query)
-    asked = await asyncio.gather(*(a.votes(query, work.doc_ids[pair], messages) for a in work.askers.values()))
+    query = unrelated(work.queries[pair], text, work.locales[pair])
+    asked = await asyncio.gather(
+        *(
+            asker.votes(query, work.doc_ids[pair], work.messages(pair, state["background"], name, query))
+            for name, asker in work.askers.items()
+        )
+    )
     doubts = dict(zip(work.askers, asked, strict=True))
     errors = [vote.error for _, vote in sorted(doubts.items()) if vote.error is not None]
     if errors:
@@ -196,7 +199,7 @@ def annotation_row(state: PairState, work: Work) -> dict[str, Any]:
         "calls": sum(vote.calls for vote in paid),
         "prompt_tokens": sum(vote.prompt_tokens for vote in paid),
         "completion_tokens": sum(vote.completion_tokens for vote in paid),
-        "prompt": work.prompt.label(work.locale(pair)),
+        "prompt": work.prompt.label(work.locales[pair]),
         "knowledge": _knowledge_fields(state, work),
     }
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 Messages = list[dict[str, str]]
+CHARACTERS_PER_TOKEN = 4  # a usual rule of thumb, where nobody has counted yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,3 +57,8 @@ class LLM(Protocol):
     async def close(self) -> None:
         """Let go of connections; a later call opens them anew."""
         ...
+
+
+def about_tokens(messages: Messages) -> int:
+    """A prompt's tokens, roughly."""
+    return sum(len(message["content"]) for message in messages) // CHARACTERS_PER_TOKEN

@@ -6,6 +6,7 @@ endpoint that honours the header bills it once. The body of the response is chec
 
 import asyncio
 import email.utils
+import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,8 @@ from pydantic import BaseModel, Field, ValidationError
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
 from tenacity.wait import wait_exponential_jitter
 
-from serm.annotation.llm import Answer, Messages, ProviderError, Reply
+from serm.annotation.llm import Answer, Messages, ProviderError, Reply, about_tokens
+from serm.annotation.rate_limit import RateLimit
 from serm.config import AnnotatorSettings
 
 METADATA_CHARACTERS = 512  # the API's limit for one value
@@ -26,6 +28,8 @@ LONGEST_RETRY_AFTER = 120.0  # seconds; an endpoint that asks for more is left f
 RETRIED = frozenset({408, 409, 425, 429})
 REQUEST_AT_FAULT = frozenset({400, 413, 422})
 REASON_CHARACTERS = 200
+
+logger = logging.getLogger(__name__)
 
 
 class _Message(BaseModel):
@@ -71,11 +75,13 @@ class OpenAICompatible:
             "temperature": settings.temperature,
             "max_completion_tokens": max_completion_tokens,
             "extra_body": settings.extra_body,
-        }
+        } | ({"reasoning_characters": settings.reasoning_characters} if settings.reasoning_characters else {})
         self.concurrency = settings.concurrency
         self._settings = settings
         self._key = api_key(settings)
-        self._response_format = response_format(scale)
+        self._response_format = response_format(scale, settings.reasoning_characters)
+        self._schema_refused = False
+        self._limit = RateLimit(settings.requests_per_minute, settings.tokens_per_minute)
         self._client: Any = None
 
     async def complete(self, messages: Messages, n: int, request_key: str, metadata: Mapping[str, str]) -> Reply:
@@ -90,18 +96,38 @@ class OpenAICompatible:
             self._client = AsyncOpenAI(
                 api_key=self._key, base_url=self.address, max_retries=0, timeout=self._settings.timeout
             )
+        # The client walks through every field that it knows, and longer than the rest of a call takes; what stands in
+        # extra_body goes out as it is.
+        fields: dict[str, Any] = {"messages": messages} | self._settings.extra_body
+        if self._settings.trace:
+            fields["metadata"] = {name: value[:METADATA_CHARACTERS] for name, value in metadata.items()}
         request: dict[str, Any] = {
             "model": self.model,
-            "messages": messages,
+            "messages": [],
             "n": n,
             "temperature": self._settings.temperature,
             "max_completion_tokens": self.parameters["max_completion_tokens"],
-            "response_format": self._response_format,
             "extra_headers": {"Idempotency-Key": request_key},
-            "extra_body": self._settings.extra_body or None,
         }
-        if self._settings.trace:
-            request["metadata"] = {name: value[:METADATA_CHARACTERS] for name, value in metadata.items()}
+        plain = request | {"extra_body": fields}
+        if not self._settings.json_schema:
+            return await self._retried(plain, n)
+        # Another body is another request: a key that returns must bring the same one.
+        plain["extra_headers"] = {"Idempotency-Key": f"{request_key}-plain"}
+        if self._schema_refused:
+            return await self._retried(plain, n)
+        try:
+            return await self._retried(request | {"extra_body": fields | {"response_format": self._response_format}}, n)
+        except ProviderError as error:
+            if not error.request_at_fault:
+                raise
+            reply = await self._retried(plain, n)  # only an answer proves that the schema was at fault
+            if not self._schema_refused:
+                self._schema_refused = True
+                logger.warning("%s: %s refuses a JSON schema; asking without one", self._settings.name, self.address)
+            return reply
+
+    async def _retried(self, request: dict[str, Any], n: int) -> Reply:
         attempts = self._settings.retries + 1
         retrying = AsyncRetrying(
             stop=stop_after_attempt(attempts),
@@ -123,21 +149,29 @@ class OpenAICompatible:
     async def _attempt(self, request: dict[str, Any], n: int) -> Reply:
         import openai
 
+        expected = about_tokens(request["extra_body"]["messages"]) + n * request["max_completion_tokens"]
+        used = expected  # unless we learn better: an answer that came too late may have been made all the same
+        await self._limit.enter(expected)
         try:
             async with asyncio.timeout(self._settings.timeout):
                 raw = await self._client.chat.completions.with_raw_response.create(**request)
                 body = _Body.model_validate_json(raw.content)
+            usage = body.usage or _Usage()
+            used = (usage.prompt_tokens or 0) + (usage.completion_tokens or 0) or expected
         except (TimeoutError, openai.APITimeoutError) as error:
             raise _TransientError(f"no answer within {self._settings.timeout:g} s") from error
         except openai.APIConnectionError as error:
             raise _TransientError(self._clean(f"no connection: {error.__cause__ or error}")) from error
         except openai.APIStatusError as error:
+            used = 0
             raise self._refused(error.status_code, error.response.headers, error.message) from error
         except ValidationError as error:
             raise _TransientError("the response is not a chat completion") from error
-        usage = body.usage or _Usage()
+        finally:
+            self._limit.settle(expected, used)
         answers = [
-            Answer(choice.message.content, choice.finish_reason, choice.message.refusal) for choice in body.choices[:n]
+            Answer(self._hide(choice.message.content), choice.finish_reason, self._hide(choice.message.refusal))
+            for choice in body.choices[:n]
         ]
         return Reply(answers, usage.prompt_tokens or 0, usage.completion_tokens or 0)
 
@@ -152,7 +186,11 @@ class OpenAICompatible:
         return _TransientError(reason, wait)
 
     def _clean(self, reason: str) -> str:
-        return reason.replace(self._key, "[key]")[:REASON_CHARACTERS]
+        return (self._hide(reason) or "")[:REASON_CHARACTERS]
+
+    def _hide(self, text: str | None) -> str | None:
+        """The text without the key, which an endpoint may echo."""
+        return None if text is None else text.replace(self._key, "[key]")
 
 
 class _Wait(wait_exponential_jitter):
@@ -193,15 +231,23 @@ def is_loopback(url: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
-def response_format(scale: Sequence[int]) -> dict[str, Any]:
-    """The JSON schema of one answer: reasoning first, then a label of the scale or null."""
+def answer_schema(scale: Sequence[int], characters: int | None = None) -> dict[str, Any]:
+    """The JSON schema of one answer: reasoning first, of at most so many characters, then a label or null."""
     label = {"anyOf": [{"type": "integer", "enum": list(scale)}, {"type": "null"}]}
-    schema = {
+    reasoning: dict[str, Any] = (
+        {"type": "string"} if characters is None else {"type": "string", "maxLength": characters}
+    )
+    return {
         "type": "object",
-        "properties": {"reasoning": {"type": "string"}, "label": label},
+        "properties": {"reasoning": reasoning, "label": label},
         "required": ["reasoning", "label"],
         "additionalProperties": False,
     }
+
+
+def response_format(scale: Sequence[int], characters: int | None = None) -> dict[str, Any]:
+    """`answer_schema` as the request's field."""
+    schema = answer_schema(scale, characters)
     return {"type": "json_schema", "json_schema": {"name": "relevance", "strict": True, "schema": schema}}
 
 

@@ -8,9 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from serm.annotation.llm import Answer, Messages, Reply
-
-CHARACTERS_PER_TOKEN = 4  # a usual rule of thumb, only for the stand-in's own bill
+from serm.annotation.llm import CHARACTERS_PER_TOKEN, Answer, Messages, Reply, about_tokens
 
 CONCURRENCY = 1_024  # no more than a bound: nothing waits on anything
 
@@ -48,9 +46,8 @@ class StandInLLM:
         self._waiting.append((metadata["query"], metadata["doc_id"], first + n, future))
         labels = (await future)[first : first + n].tolist()
         answers = [Answer(json.dumps({"reasoning": f"Known label {label}.", "label": label})) for label in labels]
-        prompt_tokens = sum(len(message["content"]) for message in messages) // CHARACTERS_PER_TOKEN
         completion_tokens = sum(len(answer.text or "") for answer in answers) // CHARACTERS_PER_TOKEN
-        return Reply(answers, prompt_tokens, completion_tokens)
+        return Reply(answers, about_tokens(messages), completion_tokens)
 
     async def close(self) -> None:
         """Nothing to let go of."""

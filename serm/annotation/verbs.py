@@ -5,6 +5,7 @@ Every answer that was had in the meantime waits in the ledger and is not paid fo
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,7 @@ import polars as pl
 
 from serm.annotation.asking import Asker, Tally
 from serm.annotation.core import SCHEMA, finished, make_askers, make_work, run
+from serm.annotation.dawid_skene import Reliability
 from serm.annotation.graph import Work
 from serm.annotation.knowledge import Embed
 from serm.annotation.ledger import Ledger
@@ -20,11 +22,13 @@ from serm.annotation.llm import LLM
 from serm.annotation.measuring import measure
 from serm.annotation.openai_compatible import OpenAICompatible
 from serm.annotation.sources import workspace_knowledge
-from serm.config import Config
+from serm.config import AnnotatorSettings, Config
 from serm.workspace import Workspace, WorkspaceError
 from sps import progress
 
 REASONS_SHOWN = 5
+FAILURES_NAMED = 100  # pairs
+SLICE_PAIRS = 8_192  # whose texts are in memory at once
 PAIR = ["query", "doc_id"]
 
 
@@ -45,8 +49,11 @@ class AnnotationSummary:
     prompt_tokens: int
     completion_tokens: int
     reused: int  # requests answered in an earlier call, paid nothing
+    cost: float = 0.0  # of this call's tokens, at the prices of the settings
+    outcomes: dict[str, dict[str, int]] = field(default_factory=dict)  # annotator -> kind -> paths, reused included
     kept_rate: dict[str, float] = field(default_factory=dict)  # mining agent -> share of its annotated pairs kept
     lost: dict[str, str] = field(default_factory=dict)  # annotator -> why it was given up
+    failures: list[dict[str, str]] = field(default_factory=list)  # the first 100: query, doc_id, reason
     notes: tuple[str, ...] = ()
 
 
@@ -69,37 +76,47 @@ def annotate(
     config = workspace.config
     round, pairs = _open_pairs(workspace, round)
     if pairs.is_empty():
-        return _summary(workspace, round, {}, pl.DataFrame(schema=SCHEMA), 0, {})
+        return _summary(workspace, round, {}, _Done(), 0)
     chosen = dict(llms) if llms is not None else configured_llms(config)
     with workspace.run("annotate", round) as record:
         ledger = Ledger(config.annotation.ledger or workspace.local("ledger.sqlite"))
         try:
             askers = make_askers(chosen, config.annotation, config.labels.scale, ledger)
-            work = _work(workspace, round, pairs, askers, ledger, embed)
-            rows, failures = run(_annotate(workspace, round, work, chosen))
+            texts = _Texts(workspace, round, ledger, embed, measure(workspace, round, sorted(askers)))
+            done = run(_annotate(workspace, round, pairs, askers, texts, chosen))
         finally:
             ledger.close()
-        summary = _summary(workspace, round, askers, rows, pairs.height, failures)
+        summary = _summary(workspace, round, askers, done, pairs.height)
         record.result.update(vars(summary))
         if len(summary.lost) == len(askers):
             raise AnnotatorsLostError(
                 f"no annotator is left: {'; '.join(f'{name}: {why}' for name, why in summary.lost.items())}. "
-                f"{rows.height} of {pairs.height} pairs were annotated and kept; for the rest run serm annotate again"
+                f"{done.kept + done.review} of {pairs.height} pairs were annotated and kept; "
+                "for the rest run serm annotate again"
             )
     return summary
 
 
 def configured_llms(config: Config) -> dict[str, LLM]:
-    """A client for every annotator of the settings.
+    """The LLM of every annotator of the settings; models in this process are loaded by their first call.
 
     Raises:
         ValueError: the environment variable of an API key is not set.
     """
-    settings = config.annotation
-    return {
-        annotator.name: OpenAICompatible(annotator, settings.max_completion_tokens, config.labels.scale)
-        for annotator in settings.annotators
-    }
+    return {annotator.name: _llm(annotator, config) for annotator in config.annotation.annotators}
+
+
+def _llm(annotator: AnnotatorSettings, config: Config) -> LLM:
+    tokens = config.annotation.max_completion_tokens
+    if annotator.provider == "transformers":
+        from serm.annotation.local_transformers import TransformersLLM
+
+        return TransformersLLM(annotator, tokens)
+    if annotator.provider == "vllm":
+        from serm.annotation.local_vllm import VllmLLM
+
+        return VllmLLM(annotator, tokens, config.labels.scale)
+    return OpenAICompatible(annotator, tokens, config.labels.scale)
 
 
 def _open_pairs(workspace: Workspace, round: int | None) -> tuple[int, pl.DataFrame]:
@@ -115,88 +132,119 @@ def _open_pairs(workspace: Workspace, round: int | None) -> tuple[int, pl.DataFr
     return chosen, pairs.join(done, on=PAIR, how="anti").select(*PAIR, "locale").sort(PAIR)
 
 
-def _work(
+@dataclass
+class _Done:
+    """What became of the pairs so far."""
+
+    kept: int = 0
+    review: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)  # why pairs failed -> how many
+    failures: list[dict[str, str]] = field(default_factory=list)
+
+
+class _Texts:
+    """Makes the `Work` of one slice of pairs after another; reads only their documents."""
+
+    def __init__(
+        self, workspace: Workspace, round: int, ledger: Ledger, embed: Embed | None, reliability: Reliability | None
+    ) -> None:
+        self._workspace, self._ledger, self._reliability = workspace, ledger, reliability
+        self._knowledge = workspace_knowledge(workspace, round, embed)
+        if self._knowledge is not None:
+            # All the round's queries together, whatever is left of it: other batches could give other neighbours.
+            mined = workspace.scan("mined").filter(pl.col("round") == round)
+            self._knowledge.prepare(mined.select(pl.col("query").unique()).collect()["query"].to_list(), ledger)
+
+    def work(self, pairs: pl.DataFrame, askers: Mapping[str, Asker]) -> Work:
+        """Bind texts and background to a slice of the pairs."""
+        config = self._workspace.config
+        wanted = pl.col("doc_id").is_in(pairs["doc_id"].unique().implode())
+        documents = self._workspace.scan("documents").select("doc_id", "text").filter(wanted).collect()
+        return make_work(
+            pairs, documents, askers, config.annotation, config.labels.scale, config.labels.names, self._ledger,
+            self._knowledge, self._reliability,
+        )  # fmt: skip
+
+
+async def _annotate(
     workspace: Workspace,
     round: int,
     pairs: pl.DataFrame,
     askers: Mapping[str, Asker],
-    ledger: Ledger,
-    embed: Embed | None,
-) -> Work:
-    config = workspace.config
-    graded = pl.col("doc_id").is_in(pairs["doc_id"].unique().implode())
-    documents = workspace.scan("documents").select("doc_id", "text").filter(graded).collect()
-    knowledge = workspace_knowledge(workspace, round, embed)
-    if knowledge is not None:
-        queries = workspace.scan("mined").filter(pl.col("round") == round).select(pl.col("query").unique()).collect()
-        knowledge.prepare(queries["query"].to_list(), ledger)
-    return make_work(
-        pairs, documents, askers, config.annotation, config.labels.scale, config.labels.names, ledger, knowledge,
-        measure(workspace, round, sorted(askers)),
-    )  # fmt: skip
-
-
-async def _annotate(
-    workspace: Workspace, round: int, work: Work, llms: Mapping[str, LLM]
-) -> tuple[pl.DataFrame, dict[str, int]]:
-    """Write kept and review rows batch by batch; returns them, and the failures' reasons with their counts."""
+    texts: _Texts,
+    llms: Mapping[str, LLM],
+) -> _Done:
+    """Annotate slice by slice and write kept and review rows batch by batch."""
     settings = workspace.config.annotation
-    frames: list[pl.DataFrame] = []
+    done = _Done()
     batch: list[dict[str, Any]] = []
-    failures: dict[str, int] = {}
 
     async def flush() -> None:
-        frame = pl.DataFrame(batch, schema=SCHEMA, infer_schema_length=None)
-        frames.append(frame.select(*PAIR, "status"))
-        rows = frame.with_columns(pl.lit(round, pl.Int32).alias("round"))
-        await asyncio.to_thread(workspace.append, "annotations", rows)
+        rows = pl.DataFrame(batch, schema=SCHEMA, infer_schema_length=None)
+        rows = rows.with_columns(pl.lit(round, pl.Int32).alias("round"))
         batch.clear()
+        await asyncio.to_thread(workspace.append, "annotations", rows)
+        done.kept += rows.filter(pl.col("status") == "kept").height
+        done.review += rows.filter(pl.col("status") == "review").height
 
-    with progress.track("annotating", len(work.queries)) as advance:
+    with progress.track("annotating", pairs.height) as advance:
         try:
-            async for _, row in finished(work, settings):
-                advance(1)
-                if row["status"] == "failed":
-                    failures[row["reason"]] = failures.get(row["reason"], 0) + 1
-                    continue
-                batch.append(row)
-                if len(batch) >= settings.batch_pairs:
-                    await flush()
+            for part in pairs.iter_slices(SLICE_PAIRS):
+                async for _, row in finished(texts.work(part, askers), settings):
+                    advance(1)
+                    if row["status"] == "failed":
+                        done.reasons[row["reason"]] += 1
+                        if len(done.failures) < FAILURES_NAMED:
+                            done.failures.append({name: row[name] for name in (*PAIR, "reason")})
+                        continue
+                    batch.append(row)
+                    if len(batch) >= settings.batch_pairs:
+                        await flush()
         finally:
             if batch:
                 await flush()
             await asyncio.gather(*(llm.close() for llm in llms.values()))
-    return pl.concat(frames) if frames else pl.DataFrame(schema=SCHEMA).select(*PAIR, "status"), failures
+    return done
 
 
 def _summary(
-    workspace: Workspace,
-    round: int,
-    askers: Mapping[str, Asker],
-    rows: pl.DataFrame,
-    pairs: int,
-    failures: Mapping[str, int],
+    workspace: Workspace, round: int, askers: Mapping[str, Asker], done: _Done, pairs: int
 ) -> AnnotationSummary:
     tallies: list[Tally] = [asker.tally for asker in askers.values()]
-    failed = sum(failures.values())
-    common = sorted(failures.items(), key=lambda entry: (-entry[1], entry[0]))[:REASONS_SHOWN]
-    notes = [f"{count} pairs failed: {reason}" for reason, count in common]
+    failed = sum(done.reasons.values())
+    lost = {name: asker.breaker.lost for name, asker in askers.items() if asker.breaker.lost is not None}
+    reasons = sorted(done.reasons.items(), key=lambda entry: (-entry[1], entry[0]))
+    notes = [f"{_pairs(count)} failed: {reason}" for reason, count in reasons[:REASONS_SHOWN]]
+    if len(reasons) > REASONS_SHOWN:
+        notes.append(f"{_pairs(sum(count for _, count in reasons[REASONS_SHOWN:]))} failed for other reasons")
+    notes += [f"{name} was given up; pairs that lack it wait for the next run" for name in lost]
     if failed:
         notes.append("failed pairs are not written; run serm annotate again to complete the round")
     return AnnotationSummary(
         round=round,
         pairs=pairs,
-        kept=rows.filter(pl.col("status") == "kept").height,
-        review=rows.filter(pl.col("status") == "review").height,
+        kept=done.kept,
+        review=done.review,
         failed=failed,
         calls=sum(tally.calls for tally in tallies),
         prompt_tokens=sum(tally.prompt_tokens for tally in tallies),
         completion_tokens=sum(tally.completion_tokens for tally in tallies),
         reused=sum(tally.reused for tally in tallies),
+        cost=sum(
+            annotator.cost(askers[annotator.name].tally.prompt_tokens, askers[annotator.name].tally.completion_tokens)
+            for annotator in workspace.config.annotation.annotators
+            if annotator.name in askers
+        ),
+        outcomes={name: dict(sorted(asker.tally.outcomes.items())) for name, asker in askers.items()},
         kept_rate=_kept_rate(workspace, round),
-        lost={name: f"{asker.llm.address}: {asker.lost}" for name, asker in askers.items() if asker.lost is not None},
+        lost={name: f"{askers[name].llm.address}: {why}" for name, why in lost.items()},
+        failures=done.failures,
         notes=tuple(notes),
     )
+
+
+def _pairs(count: int) -> str:
+    return "1 pair" if count == 1 else f"{count} pairs"
 
 
 def _kept_rate(workspace: Workspace, round: int) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """Commands about labels: what LLMs give and what people decide."""
 
+from dataclasses import replace
 from enum import StrEnum
 from getpass import getuser
 from pathlib import Path
@@ -29,7 +30,7 @@ def annotate(
     from serm.annotation.verbs import annotate as verb
 
     summary = verb(open_workspace(where, sets), round)
-    show("annotated", summary, json)
+    show("annotated", summary if json else replace(summary, failures=[]), json)
     if summary.failed:
         progress.note(f"{summary.failed} pairs failed and are not written; the same command tries them again")
         raise typer.Exit(1)

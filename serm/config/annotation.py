@@ -3,7 +3,7 @@
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from serm.config.room import Room
 
@@ -12,15 +12,30 @@ class AnnotatorSettings(Room):
     """One LLM."""
 
     name: str = Field(min_length=1, max_length=64)
-    model: str = Field(description="The model's name at its endpoint.")
+    provider: Literal["openai", "transformers", "vllm"] = Field(
+        "openai", description="openai: any OpenAI-compatible endpoint; transformers, vllm: a model in this process."
+    )
+    model: str = Field(description="The model's name at its endpoint, or in process its folder or hub name.")
+    gguf: str | None = Field(None, description="transformers: a GGUF file in the model's folder, read de-quantised.")
+    engine: dict[str, Any] = Field({}, description="vllm: arguments of vllm.LLM, such as {max_model_len: 4096}.")
     base_url: str = Field("http://127.0.0.1:8808/v1", description="OpenAI-compatible endpoint.")
     api_key_env: str = Field("OPENAI_API_KEY", description="Environment variable that holds the key.")
+    guidelines: str = Field("", description="This annotator's own guidelines, added to those of all.")
     temperature: float = Field(0.7, ge=0)
+    paths: int | None = Field(None, ge=1, le=128, description="Reasoning paths a pair; none = annotation.paths.")
     concurrency: int = Field(8, ge=1, description="Calls in flight at once.")
+    requests_per_minute: float | None = Field(None, gt=0, description="Attempts sent, retries included; none = all.")
+    tokens_per_minute: float | None = Field(None, gt=0, description="Prompt and completion tokens; none = no limit.")
+    prompt_price: float = Field(0.0, ge=0, description="Of a million prompt tokens, in a currency of your choice.")
+    completion_price: float = Field(0.0, ge=0, description="Of a million completion tokens, in the same currency.")
+    json_schema: bool = Field(True, description="Constrain answers by schema; off by itself where a server refuses.")
+    reasoning_characters: int | None = Field(None, ge=1, description="Longest reasoning in the schema; none = any.")
     timeout: float = Field(60.0, gt=0, description="Seconds for one attempt of a call.")
     retries: int = Field(6, ge=0, description="Attempts after the first, on 429, 5xx, timeouts and lost connections.")
     backoff: float = Field(0.5, gt=0, description="Seconds before the first retry; doubled each time, up to 30.")
-    give_up_after: int = Field(5, ge=1, description="Pairs failing in a row, with no answer between, that end its run.")
+    give_up_after: int = Field(5, ge=1, description="Failures in a row, no answer between, that open its breaker.")
+    breaker_pause: float = Field(15.0, ge=0, description="Seconds that an open breaker waits before it tries one call.")
+    breaker_trials: int = Field(2, ge=0, description="Such tries; after the last in vain the annotator is given up.")
     trace: bool = Field(True, description="Send query, doc_id and annotator as the request's metadata field.")
     extra_body: dict[str, Any] = Field({}, description="More request fields, such as {store: true} at api.openai.com.")
 
@@ -33,6 +48,16 @@ class AnnotatorSettings(Room):
         if parts.username or parts.password:
             raise ValueError("leave the credentials out of the address; name a variable with api_key_env")
         return url.rstrip("/")
+
+    @model_validator(mode="after")
+    def _gguf_by_transformers(self) -> "AnnotatorSettings":
+        if self.gguf is not None and self.provider != "transformers":
+            raise ValueError(f"gguf is read by provider transformers alone; {self.provider} needs a saved folder")
+        return self
+
+    def cost(self, prompt_tokens: int, completion_tokens: int) -> float:
+        """What so many tokens cost, in the currency of the prices."""
+        return (prompt_tokens * self.prompt_price + completion_tokens * self.completion_price) / 1e6
 
 
 class AnnotationSettings(Room):
@@ -85,7 +110,7 @@ class AnnotationSettings(Room):
         description="Share of kept pairs with a high label asked again with an unrelated query; above 0, suspicious "
         "documents always are. A high label there sends the pair to review.",
     )
-    batch_pairs: int = Field(64, ge=1, description="Finished pairs per commit of the annotations table.")
+    batch_pairs: int = Field(512, ge=1, description="Finished pairs per commit of the annotations table.")
     ledger: str = Field("", description="SQLAlchemy URL of the ledger of calls; empty = SQLite in the workspace.")
 
     @field_validator("annotators")

@@ -37,6 +37,7 @@ class Bill:
     completion_tokens: int = 0
     faults: Counter[str] = field(default_factory=Counter)
     by_key: Counter[str] = field(default_factory=Counter)
+    asked_by_key: Counter[str] = field(default_factory=Counter)  # well or ill answered, replays included
     by_path: Counter[tuple[str, str, str, int]] = field(default_factory=Counter)  # model, query, doc_id, path
 
     def stats(self) -> dict[str, Any]:
@@ -101,6 +102,8 @@ class Server:
         except RequestError as error:
             return self._reject(400, str(error))
         content = hashlib.sha256(body).hexdigest()
+        if key is not None:
+            self.bill.asked_by_key[key] += 1
         if key is not None and key in self._stored:
             known, answer = self._stored[key]
             if known != content:

@@ -181,12 +181,16 @@ def test_a_dead_endpoint_is_given_up_and_the_other_finishes() -> None:
         raise ProviderError("no connection")
 
     llms = recorders(TableOfLabels(), ben=dead)
-    annotators = [AnnotatorSettings(name=name, model="m", give_up_after=4) for name in ("ada", "ben")]
+    annotators = [
+        AnnotatorSettings(name=name, model="m", give_up_after=4, breaker_pause=0.01, breaker_trials=2)
+        for name in ("ada", "ben")
+    ]
     found = annotate_pairs(pairs(), documents(), llms, AnnotationSettings(annotators=annotators), SCALE)
     assert set(found["status"]) == {"failed"}
     assert found["reason"].str.starts_with("ben at there: ").all()
     assert found["reason"].str.contains("not asked any more in this run: no connection").any()
-    assert 4 <= len(llms["ben"].asked) < 4 + Recorder.concurrency  # those on their way when it was given up
+    # 4 to open the breaker, those on their way then, and 2 to see whether the endpoint is back.
+    assert 6 <= len(llms["ben"].asked) < 6 + Recorder.concurrency
     assert {doc_id for doc_id, *_ in llms["ada"].asked} == set(pairs()["doc_id"])
 
 

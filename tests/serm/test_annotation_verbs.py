@@ -1,6 +1,8 @@
 """The verbs on a workspace: what is written, what a rerun does, who is lost, and what a person is shown."""
 
 import json
+import sqlite3
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,22 +12,25 @@ import polars as pl
 import pytest
 from numpy.typing import NDArray
 from starlette.responses import JSONResponse
+from typer.testing import CliRunner
 
 from serm.annotation.core import annotate_pairs
 from serm.annotation.ledger import Ledger
 from serm.annotation.llm import Messages, ProviderError, Reply
 from serm.annotation.stand_in import StandInLLM
 from serm.annotation.verbs import AnnotatorsLostError, annotate
+from serm.cli import app
 from serm.config import SimulateLLMSettings
 from serm.review.queue import review_queue
 from serm.simulate.llm_server import Server, running
 from serm.simulate.standin import StandIn
 from serm.workspace import Workspace, WorkspaceError
-from tests.serm.annotation_server import CountingServer, known_label, serving
+from tests.serm.annotation_server import CountingServer, completion, known_label, serving
 
 SCALE = [0, 1, 2, 3]
 N = 30
 DEAD = "http://127.0.0.1:9/v1"
+NO_KNOWLEDGE = "annotation.knowledge_documents=0"
 
 
 class Known:
@@ -72,7 +77,15 @@ def letters(texts: Sequence[str]) -> NDArray[np.float32]:
 
 def config(*urls: str) -> str:
     annotators = [
-        {"name": name, "model": f"model-{name}", "base_url": url, "retries": 1, "backoff": 0.01, "give_up_after": 3}
+        {
+            "name": name,
+            "model": f"model-{name}",
+            "base_url": url,
+            "retries": 1,
+            "backoff": 0.01,
+            "give_up_after": 3,
+            "breaker_pause": 0.01,
+        }
         for name, url in zip(("ada", "ben"), urls, strict=True)
     ]
     return json.dumps({"annotation": {"annotators": annotators, "batch_pairs": 8}})
@@ -253,6 +266,120 @@ def test_no_secret_is_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     for path in Path(workspace.root).rglob("*"):
         assert not path.is_file() or b"sk-very-secret" not in path.read_bytes()
     assert "sk-very-secret" not in str(workspace.read("runs").to_dicts())
+
+
+def test_no_secret_is_stored_after_failures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """An endpoint that repeats the key in refusals and answers, and an annotator that is given up for it."""
+    secret = "sk-very-secret-123"
+    monkeypatch.setenv("OPENAI_API_KEY", secret)
+    caplog.set_level("INFO")
+
+    def echo(number: int, body: Mapping[str, Any]) -> JSONResponse | None:
+        said = f'{{"reasoning": "the key is {secret}", "label": 1}}'
+        if body["metadata"]["annotator"] == "ada":
+            return JSONResponse(completion([said] * body["n"])) if number % 2 else None
+        status = (401, 429, 500, 400)[number % 4] if number > 20 else 500
+        return JSONResponse({"error": {"message": f"Incorrect API key provided: {secret}"}}, status)
+
+    with serving(CountingServer(SCALE, behave=echo)) as server:
+        workspace = filled(tmp_path / "w", config(server.url, server.url))
+        found = CliRunner().invoke(app, ["annotate", "--workspace", str(workspace.root), "--set", NO_KNOWLEDGE])
+        assert found.exit_code == 1
+        summary = json.loads(
+            CliRunner().invoke(app, ["annotate", "-w", str(workspace.root), "--set", NO_KNOWLEDGE, "--json"]).stdout
+        )
+    assert "ben" in summary["lost"]
+    assert "[key]" in summary["lost"]["ben"]
+    assert summary["failures"]
+    with sqlite3.connect(workspace.local("ledger.sqlite")) as connection:
+        assert "the key is [key]" in str(connection.execute("SELECT answers FROM calls").fetchall())
+    for path in Path(workspace.root).rglob("*"):
+        assert not path.is_file() or secret.encode() not in path.read_bytes(), path
+    for table in ("runs", "annotations"):
+        assert secret not in str(workspace.read(table).to_dicts())
+    out, err = capfd.readouterr()
+    assert secret not in found.output + out + err + caplog.text
+
+
+def test_the_bill_has_prices_and_every_outcome(tmp_path: Path) -> None:
+    with serving(CountingServer(SCALE)) as server:
+        workspace = filled(tmp_path / "w", config(server.url, server.url))
+        ada, ben = workspace.config.annotation.annotators
+        ada.prompt_price, ada.completion_price, ben.completion_price, ben.paths = 2.0, 10.0, 1.0, 1
+        summary = annotate(workspace, embed=letters)
+    # The test server counts 10 prompt tokens a request and 5 completion tokens an answer.
+    ada_asked = [r["body"]["n"] for r in server.requests if r["body"]["metadata"]["annotator"] == "ada"]
+    ben_asked = [r["body"]["n"] for r in server.requests if r["body"]["metadata"]["annotator"] == "ben"]
+    assert ben_asked == [1] * N  # its own number of paths
+    assert summary.cost == pytest.approx((len(ada_asked) * 20 + sum(ada_asked) * 50 + N * 5) / 1e6)
+    assert summary.outcomes == {"ada": {"label": sum(ada_asked)}, "ben": {"label": N}}
+
+
+def test_an_annotators_own_guidelines_are_added_to_its_prompt_alone(tmp_path: Path) -> None:
+    with serving(CountingServer(SCALE)) as server:
+        workspace = filled(tmp_path / "w", config(server.url, server.url))
+        workspace.config.annotation.guidelines = "Movies, not books."
+        workspace.config.annotation.annotators[1].guidelines = "Be strict."
+        annotate(workspace, embed=letters)
+    for request in server.requests:
+        prompt = request["body"]["messages"][0]["content"]
+        assert "Movies, not books." in prompt
+        assert ("Be strict." in prompt) == (request["body"]["metadata"]["annotator"] == "ben")
+
+
+def test_pairs_are_read_slice_by_slice_and_the_table_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, sliced = filled(tmp_path / "whole"), filled(tmp_path / "sliced")
+    for workspace in (whole, sliced):
+        workspace.config.annotation.knowledge_documents = 0
+    annotate(whole, llms=two())
+    monkeypatch.setattr("serm.annotation.verbs.SLICE_PAIRS", 7)
+    monkeypatch.setattr("serm.annotation.core.ROWS_A_FRAME", 4)
+    annotate(sliced, llms=two())
+    assert table(sliced).equals(table(whole))
+    found = annotate_pairs(
+        whole.read("mined").sort("query", "doc_id"), whole.read("documents"), two(), whole.config.annotation, SCALE
+    )
+    assert found.select("query", "doc_id", "label").equals(table(whole).select("query", "doc_id", "label"))
+
+
+def test_every_pair_ends_somewhere_on_a_server_that_fails(tmp_path: Path) -> None:
+    """10% 429s, 5% 500s, 2% hangs, 3% truncated, 3% malformed, one retry: counts add up, nothing is paid twice."""
+    workspace = filled(tmp_path / "w", config(DEAD, DEAD))
+    graded = workspace.read("mined").select("query", "doc_id", grade=pl.col("doc_id").str.slice(1).cast(pl.Int32) % 4)
+    faults = SimulateLLMSettings(
+        rate_limited=0.1, server_error=0.05, hang=0.02, truncated=0.03, malformed=0.03, retry_after=0.02,
+        hang_seconds=30,
+    )  # fmt: skip
+    server = Server(StandIn(graded, SCALE, faults, seed=2), {})
+    summaries = []
+    with running(server) as url:
+        for annotator in workspace.config.annotation.annotators:
+            annotator.base_url, annotator.timeout = url, 0.5
+        workspace.config.annotation.paths = 7
+        while not summaries or summaries[-1].failed:
+            assert len(summaries) < 10
+            summaries.append(annotate(workspace, embed=letters))
+    assert summaries[0].failed == len(summaries[0].failures) > 0
+    assert all("HTTP" in failure["reason"] or "no answer" in failure["reason"] for failure in summaries[0].failures)
+    for summary in summaries:
+        assert summary.pairs == summary.kept + summary.review + summary.failed
+        assert len(summary.failures) == summary.failed
+    said = Counter(
+        path["outcome"]
+        for votes in table(workspace)["votes"]
+        for vote in json.loads(votes).values()
+        for path in vote["paths"]
+    )
+    bill = server.bill.stats()
+    assert said.total() == bill["choices"]
+    assert said.keys() == {"label", "truncated", "unparseable"}
+    assert (said["truncated"], said["unparseable"]) == (bill["faults"]["truncated"], bill["faults"]["malformed"])
+    assert sum(summary.calls for summary in summaries) == bill["completed"]
+    assert (bill["keys_billed_twice"], bill["paths_billed_twice"]) == (0, 0)
 
 
 def test_nothing_mined_and_unknown_rounds(tmp_path: Path) -> None:
