@@ -23,7 +23,8 @@ from serm.config import Config
 from serm.mining import scoring
 from serm.mining.agents import INTRINSIC, OPINIONS
 from serm.mining.attraction import attractiveness
-from serm.mining.candidates import PAIR, cascade, gather
+from serm.mining.candidates import PAIR, shortlist
+from serm.mining.partitions import Cache
 from serm.mining.selection import cluster_quotas, near_duplicates, pair_vectors, pick
 from serm.mining.traffic import believable
 from serm.mining.union import turns, unite
@@ -62,6 +63,7 @@ class Work:
     embed: Embed
     config: Config
     seed: int
+    cache: Cache | None = None  # keeps the sums of the log's parts for another run
     shift: ShiftReport = field(default_factory=lambda: ShiftReport("unknown"))
     candidates: pl.DataFrame = field(default_factory=pl.DataFrame)
     opinions: dict[str, pl.DataFrame] = field(default_factory=dict)
@@ -130,8 +132,10 @@ def _with_texts(pairs: pl.DataFrame, documents: pl.LazyFrame) -> pl.DataFrame:
 def _candidates(state: State, runtime: Runtime[Work]) -> dict[str, Any]:
     work, config = runtime.context, runtime.context.config
     impressions = believable(work.current, config.mining)
-    found = gather(impressions, work.documents, work.exclude, config.mining)
-    chosen = _with_texts(cascade(found, config.mining.candidates, work.seed), work.documents)
+    chosen, count = shortlist(
+        work.current, work.documents, work.exclude, config.mining, config.labels.scale, work.seed, work.cache
+    )
+    chosen = _with_texts(chosen, work.documents)
     if not chosen.is_empty():
         if work.model is None:
             chosen = scoring.with_logged_scores(chosen, config.labels.scale)
@@ -145,7 +149,7 @@ def _candidates(state: State, runtime: Runtime[Work]) -> dict[str, Any]:
                 attractiveness(impressions, chosen.select(PAIR), config.clicks, config.mining.dwell)
             )
     work.candidates = chosen.drop("text")
-    return {"candidates": found.height}
+    return {"candidates": count}
 
 
 def _fan_out(state: State) -> list[Send] | str:

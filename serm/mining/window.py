@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from serm.config import Config
 from serm.mining.candidates import gather
+from serm.mining.partitions import Cache
 from serm.mining.selection import random_pairs
-from serm.mining.traffic import believable
 from serm.records import AGENTS, MINED
 from serm.relevance.model import RelevanceModel
 from serm.shift import Embed, ShiftReport
@@ -42,6 +42,7 @@ def mine_window(
     budget: int,
     seed: int,
     agents: Sequence[str] = AGENTS,
+    cache: Cache | None = None,
 ) -> Mined:
     """Check for shift, let the agents look at every pair that the current window showed, and pick within the budget.
 
@@ -60,6 +61,7 @@ def mine_window(
         budget: pairs to mine, at least 1.
         seed: of every draw.
         agents: which agents work.
+        cache: keeps the sums of the log's parts, so that a run that was killed computes only what is missing.
 
     Raises:
         ValueError: an agent is unknown or cannot work on logged scores, the budget is below 1, or a model is missing.
@@ -68,7 +70,7 @@ def mine_window(
         raise ValueError(f"mining.budget: {budget} pairs asked for; give at least 1")
     impressions, known, left_out = current.lazy(), documents.lazy(), exclude.lazy()
     if tuple(agents) == RANDOM:
-        found = gather(believable(impressions, config.mining), known, left_out, config.mining)
+        found = gather(impressions, known, left_out, config.mining, cache)
         pairs = _conform(random_pairs(found, budget, seed))
         return Mined(pairs, ShiftReport("unknown", note="Not looked for."), found.height, {"random": pairs.height})
     from serm.mining.graph import State, Work, allowed, build
@@ -78,7 +80,7 @@ def mine_window(
         raise ValueError("mining.scores=model needs a relevance model; give one, or set mining.scores=logged")
     work = Work(
         reference.lazy(), impressions, known, left_out, model if config.mining.scores == "model" else None,
-        _remembering(embed), config, seed,
+        _remembering(embed), config, seed, cache,
     )  # fmt: skip
     state: State = {
         "agents": able, "budget": budget, "verdict": "unknown", "candidates": 0, "opinions": {},
