@@ -67,7 +67,7 @@ def test_strata_cut_the_traffic_of_each_locale_in_three() -> None:
 
 def test_the_sample_reaches_the_tail_in_every_locale() -> None:
     frame = pairs(clicked=0)
-    bands = strata(frame.lazy(), pl.lit(True))
+    bands = strata(frame.lazy(), pl.col("click_sessions") == 0)
     kept = cascade(frame.lazy(), 1_000, settings(60), SCALE, 3).join(bands, on="query_key")
     counts = kept.group_by("locale", "band").len().sort("locale", "band")["len"].to_list()
     available = bands.group_by("locale", "band").agg(pl.col("rest").sum()).sort("locale", "band")["rest"].to_list()
