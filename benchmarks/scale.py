@@ -3,9 +3,9 @@
     python benchmarks/scale.py --millions 1 10 100
 
 The log is generated (queries and documents by Zipf's law, ten results a search, some 95 bytes an impression as text) as
-a Delta table in 28 days. Each step is a process of its own: wall and processor seconds, and peak resident memory. Mining
-is the log's part of a round: sums, pairs, cascade, feedback agent, union, and the budget filled with a cap per query;
-without embeddings, shift check and click model.
+a Delta table in 28 days. Each step is a process of its own: wall and processor seconds, and peak resident memory.
+Mining is the log's part of a round: sums, pairs, cascade, feedback agent, union, and the budget filled with a cap per
+query; without embeddings, shift check and click model.
 """
 
 import argparse
@@ -155,8 +155,8 @@ def bare(folder: str) -> str:
         .scan("impressions")
         .group_by("query", "doc_id")
         .agg(
-            pl.len(), pl.col("ts").max(), pl.col("session", "locale").min(), pl.col("position", "score", "dwell").mean(),
-            pl.col("clicked").sum(),
+            pl.len(), pl.col("ts").max(), pl.col("session", "locale").min(),
+            pl.col("position", "score", "dwell").mean(), pl.col("clicked").sum(),
         )
         .collect(engine="streaming")
     )  # fmt: skip
