@@ -9,6 +9,8 @@ from typing import Any
 import polars as pl
 
 from serm import registry
+from serm.mining.cache import Remembering
+from serm.mining.partitions import Cache
 from serm.mining.window import RANDOM, mine_window
 from serm.records import AGENTS
 from serm.workspace import Workspace, WorkspaceError
@@ -62,6 +64,7 @@ def mine(
             config.mining.budget if budget is None else budget,
             config.seed + number,
             agents,
+            _sums_cache(workspace),
         )
         if mined.pairs.is_empty():
             raise WorkspaceError(
@@ -121,8 +124,17 @@ def settled(workspace: Workspace, round: int) -> pl.LazyFrame:
 def _champion(workspace: Workspace) -> Any:
     from serm.relevance import load
 
-    folder = registry.folder(workspace, registry.champion(workspace))
-    return load(folder, workspace.config.relevance, workspace.config.labels.scale)
+    champion, settings = registry.champion(workspace), workspace.config.relevance
+    model = load(registry.folder(workspace, champion), settings, workspace.config.labels.scale)
+    version = f"{champion} {settings.max_tokens} {settings.precision}"
+    return Remembering(model, workspace.local("cache", "scores.sqlite"), version)
+
+
+def _sums_cache(workspace: Workspace) -> Cache:
+    """Where the window's sums are kept: what it holds depends on these tables' versions and on its length."""
+    tables, window = ("impressions", "judgments"), workspace.config.window
+    log = " ".join([*(f"{table}={workspace.version(table)}" for table in tables), window.model_dump_json()])
+    return Cache(workspace.local("cache", "sums"), log)
 
 
 def _embed(workspace: Workspace) -> Any:
