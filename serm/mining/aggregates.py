@@ -20,6 +20,7 @@ MICRO = 1_000_000  # scores are summed in millionths, so that no order of adding
 PER_OCTAVE = 8
 LONGEST = 16 * PER_OCTAVE  # bucket of 2^15 s and more; bucket 0 holds what is below 0.55 s
 DEEPEST = 50  # ranks below it share their counts
+FRAMES = ("shown", "clicks", "ranks")
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from serm.mining.aggregates import DEEPEST, KEYS, MICRO, Sums, bucket_seconds, m
 
 UNKNOWN_ENGAGEMENT = 0.5  # of a click whose dwell time was not logged
 THIN_CLICKS = 50  # clicks of the whole log that a (locale, rank) gets on top of its own when its usual dwell is read
-THIN_IMPRESSIONS = 200  # likewise impressions at that rank in any locale, for its usual click rate
+THIN_IMPRESSIONS = 200  # likewise impressions of that rank in any locale, and of any rank, for its usual click rate
 FREE_CLICKS = 3  # of any document, so that new and rare ones can be heard
 RANGE_ROWS = 6_000_000  # parts' rows that are merged at once
 PLACE = ["locale", "position"]
@@ -63,21 +63,29 @@ def pairs(
 
 
 def usual(parts: Sums, settings: MiningSettings) -> pl.DataFrame:
-    """What each [locale, position] usually gets: tau (seconds that count as read) and rate (clicks an impression)."""
+    """What every [locale, position] usually gets: tau (seconds that count as read), rate (clicks an impression)."""
     ranks = merged(parts).ranks.collect(engine="streaming")
-    everywhere = ranks.group_by("position").agg(overall=pl.col("clicks").sum() / pl.col("impressions").sum())
+    overall = pl.lit(ranks["clicks"].sum() / max(1, ranks["impressions"].sum()))
     dwell = medians(parts.clicks, PLACE).collect(engine="streaming")
     typical = medians(parts.clicks.with_columns(all=0), ["all"]).collect(engine="streaming")["median"]
     norm = typical.item() if len(typical) else 1.0
     logged = pl.col("logged").fill_null(0)
-    ratio = (pl.col("median").fill_null(norm) / norm).log() * logged / (logged + THIN_CLICKS)
-    rate = (pl.col("clicks") + THIN_IMPRESSIONS * pl.col("overall")) / (pl.col("impressions") + THIN_IMPRESSIONS)
+    tilt = (pl.col("median").fill_null(norm) / norm).log() * logged / (logged + THIN_CLICKS)
+    everywhere = ranks.group_by("position").agg(pl.col("clicks", "impressions").sum())
+    positions = pl.DataFrame({"position": range(1, DEEPEST + 1)}, schema={"position": pl.UInt8})
+    positions = positions.join(everywhere, on="position", how="left").select("position", rank_rate=_shrunk(overall))
+    grid = ranks.select(pl.col("locale").unique().sort()).join(positions, how="cross")
     return (
-        ranks.join(everywhere, on="position")
+        grid.join(ranks, on=PLACE, how="left")
         .join(dwell, on=PLACE, how="left")
-        .select(*PLACE, tau=settings.dwell * ratio.exp(), rate=rate)
-        .sort(PLACE)
+        .select(*PLACE, tau=settings.dwell * tilt.exp(), rate=_shrunk(pl.col("rank_rate")))
     )
+
+
+def _shrunk(towards: pl.Expr) -> pl.Expr:
+    """Clicks an impression, shrunk towards another rate where there are few."""
+    clicks, shown = (pl.col(name).fill_null(0) for name in ("clicks", "impressions"))
+    return (clicks + THIN_IMPRESSIONS * towards) / (shown + THIN_IMPRESSIONS)
 
 
 def explained(ledger: pl.DataFrame, settings: MiningSettings) -> pl.DataFrame:
@@ -107,8 +115,8 @@ def _merged_range(parts: Sums, places: pl.DataFrame, number: int, ranges: int) -
     mean = (pl.col("positions") / pl.col("impressions")).round().clip(1, DEEPEST).cast(pl.UInt8)
     return (
         sums.shown.with_columns(position=mean)
-        .join(places.lazy().select(*PLACE, "rate"), on=PLACE, how="left")
-        .with_columns(expected=(pl.col("impressions") * pl.col("rate") * MICRO).round().fill_null(0).cast(pl.Int64))
+        .join(places.lazy().select(*PLACE, "rate"), on=PLACE)
+        .with_columns(expected=(pl.col("impressions") * pl.col("rate") * MICRO).round().cast(pl.Int64))
         .drop("rate", "position")
         .join(clicks, on=KEYS, how="left")
         .with_columns(pl.col("clicked", "engagement").fill_null(0))

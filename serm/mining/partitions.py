@@ -16,12 +16,11 @@ import polars as pl
 
 from serm.config import MiningSettings
 from serm.mining import distribution
-from serm.mining.aggregates import Sums, believed, sums
+from serm.mining.aggregates import FRAMES, Sums, believed, sums
 from serm.mining.traffic import VISIT
 
 PART_ROWS = 4_000_000  # about 0.8 GiB while it is added up
 ROW_GROUP = 65_536  # small, so that a reader who wants a range of keys skips the rest
-FRAMES = ("shown", "clicks", "ranks")
 COUNTED = ("per_session", "bot_clicks", "bot_dwell", "bot_share")  # settings that a part's sums depend on
 
 
@@ -58,7 +57,7 @@ class Cache:
         return mine
 
 
-def cut(impressions: pl.LazyFrame, part_rows: int = PART_ROWS) -> list[Part]:
+def cut(impressions: pl.LazyFrame) -> list[Part]:
     """The parts of a log, by day; reads the column `ts` alone."""
     days = (
         impressions.select(day=pl.col("ts").dt.date())
@@ -67,7 +66,7 @@ def cut(impressions: pl.LazyFrame, part_rows: int = PART_ROWS) -> list[Part]:
         .collect(engine="streaming")
         .sort("day")
     )
-    sizes = [(day, -(-rows // part_rows)) for day, rows in days.iter_rows()]
+    sizes = [(day, -(-rows // PART_ROWS)) for day, rows in days.iter_rows()]
     return [Part(day, share, shares) for day, shares in sizes for share in range(shares)]
 
 
