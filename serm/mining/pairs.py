@@ -65,7 +65,7 @@ def pairs(
 def usual(parts: Sums, settings: MiningSettings) -> pl.DataFrame:
     """What every [locale, position] usually gets: tau (seconds that count as read), rate (clicks an impression)."""
     ranks = merged(parts).ranks.collect(engine="streaming")
-    overall = pl.lit(ranks["clicks"].sum() / max(1, ranks["impressions"].sum()))
+    overall = pl.lit(ranks.select(pl.col("clicks").sum() / pl.col("impressions").sum()).item(), pl.Float64)
     dwell = medians(parts.clicks, PLACE).collect(engine="streaming")
     typical = medians(parts.clicks.with_columns(all=0), ["all"]).collect(engine="streaming")["median"]
     norm = typical.item() if len(typical) else 1.0

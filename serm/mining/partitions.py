@@ -72,7 +72,7 @@ def cut(impressions: pl.LazyFrame) -> list[Part]:
 
 def add_up(impressions: pl.LazyFrame, settings: MiningSettings, folder: Path) -> Sums:
     """The sums of every part, read from `folder`, where those that were missing are computed and kept first."""
-    parts = cut(impressions)
+    parts = cut(impressions) or [Part(date.min)]  # a log without rows has one part without rows
     missing = [part for part in parts if not _place(folder, part).exists()]
     for part, frames in _computed(impressions, missing, settings):
         _keep(_place(folder, part), frames)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from serm.config import MiningSettings
 from serm.mining import partitions
 from serm.mining.aggregates import FRAMES, Sums, believed, bucket_seconds, dwell_bucket, keys, merged, sums
-from serm.mining.candidates import gather
+from serm.mining.candidates import SCHEMA, gather
 from serm.mining.partitions import Cache, Part, add_up, cut
 from serm.records import IMPRESSIONS
 
@@ -219,6 +219,11 @@ def test_a_cache_of_another_log_or_other_rules_is_not_read(tmp_path: Path) -> No
     assert not (Cache(tmp_path, "v1").parts(MiningSettings(per_session=3)) / "mark").exists()
     assert not (Cache(tmp_path, "v2").parts(SETTINGS) / "mark").exists()
     assert len(list(tmp_path.iterdir())) == 1  # bounded: one log's sums at a time
+
+
+def test_a_log_without_rows_has_no_pairs() -> None:
+    found = gather(IMPRESSIONS.empty().lazy(), DOCUMENTS, NOTHING, SETTINGS)
+    assert (found.height, found.schema) == (0, SCHEMA)
 
 
 def test_dwell_buckets_hold_their_seconds() -> None:
