@@ -46,6 +46,7 @@ DEFENCES = {
     "no bot rule": MiningSettings(budget=BUDGET, **OFF),
     "no cap per session": MiningSettings(budget=BUDGET, per_session=1_000_000),
     "no cap per document": MiningSettings(budget=BUDGET, per_document=1e9),
+    "no spread rule": MiningSettings(budget=BUDGET, spread=1e9),
 }
 
 
@@ -134,7 +135,9 @@ def captured(log: pl.DataFrame, documents: pl.DataFrame, pushed: list[str], rule
         candidates = shortlist(log.lazy(), documents.lazy(), nothing, settings, SCALE, 0)[0]
         read = believable(log.lazy(), settings)
     scored = with_logged_scores(candidates, SCALE)
-    scored = scored.with_columns(attractiveness(read, scored.select(PAIR), ClickSettings(), settings.dwell))
+    scored = scored.with_columns(
+        attractiveness(read, scored.select(PAIR), ClickSettings(iterations=10), settings.dwell)
+    )
     opinions = {agent: OPINIONS[agent](scored, settings, SCALE) for agent in AGENTS}
     united = unite(scored, opinions, settings, 1 - settings.quantile)
     apart = [np.zeros(0, dtype=np.int64)] * united.height

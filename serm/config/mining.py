@@ -52,6 +52,9 @@ class MiningSettings(Room):
     scores: Literal["model", "logged"] = Field(
         "model", description="logged: use the log's own scores; no model is loaded and only feedback and click work."
     )
+    spread: float = Field(
+        1.5, gt=0, description="Clicked for so many times more of its queries than usual, a document is being pushed."
+    )
     distribute: Literal["none", "ray"] = Field("none", description="ray: add the log up on a Ray cluster's workers.")
     judged: int = Field(4_000, ge=0, description="Most pairs, the most uncertain first, that get K passes.")
     coverage: float = Field(0.5, ge=0, le=1, description="Share of the budget split over query clusters by traffic.")

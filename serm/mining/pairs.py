@@ -1,9 +1,14 @@
 """Pairs from the sums of a log, merged by ranges of keys; clicks weighed by what rank, locale and document explain.
 
-Two things are relative to the log itself (ours). *Read*: a click counts in full when its dwell time reaches tau_u times
-the ratio of the usual dwell time of its rank and locale to that of the whole log. *Explained*: of a document's clicks,
-over all queries, at most `per_document` times as many count as results at its ranks in its locale usually get, and
-FREE_CLICKS more; the rest are taken from all of its pairs in proportion. Both are shrunk where a rank is thin.
+Three things are relative to the log itself (ours), each shrunk where a rank is thin:
+
+    read        a click counts in full when its dwell time reaches tau_u times the ratio of the usual dwell time of its
+                rank and locale to that of the whole log
+    explained   of a document's clicks, over all queries, at most `per_document` times as many count as results at its
+                ranks in its locale usually get, and FREE_CLICKS more; the rest are taken from its pairs in proportion
+    spread      a document that is clicked for more than `spread` times as many of the queries that showed it as results
+                at its ranks usually are, and FREE_QUERIES more, is being pushed: none of its clicks count. What people
+                like is liked for the queries that it answers, not for whatever shows it
 """
 
 from dataclasses import dataclass
@@ -18,6 +23,8 @@ UNKNOWN_ENGAGEMENT = 0.5  # of a click whose dwell time was not logged
 THIN_CLICKS = 50  # clicks of the whole log that a (locale, rank) gets on top of its own when its usual dwell is read
 THIN_IMPRESSIONS = 200  # likewise impressions of that rank in any locale, and of any rank, for its usual click rate
 FREE_CLICKS = 3  # of any document, so that new and rare ones can be heard
+FREE_QUERIES = 1
+LEDGER = ["clicked", "expected", "queries", "expected_queries"]  # what is summed of every document
 RANGE_ROWS = 6_000_000  # parts' rows that are merged at once
 PLACE = ["locale", "position"]
 
@@ -48,9 +55,11 @@ def pairs(
     ranges = max(1, -(-rows // RANGE_ROWS))
     for number in range(ranges):
         found = _merged_range(parts, places, number, ranges)
-        ledgers.append(found.group_by("doc_key").agg(pl.col("clicked", "expected").sum()))
+        ledgers.append(found.group_by("doc_key").agg(pl.col(LEDGER).sum()))
         kept = found.join(documents, on="doc_key", how="semi").join(settled, on=KEYS, how="anti")
-        kept.drop("expected").write_parquet(scratch / f"pairs-{number}.parquet", compression="lz4")
+        kept.drop("expected", "queries", "expected_queries").write_parquet(
+            scratch / f"pairs-{number}.parquet", compression="lz4"
+        )
     shares = explained(pl.concat(ledgers), settings)
     table = pl.scan_parquet([scratch / f"pairs-{number}.parquet" for number in range(ranges)])
     share = pl.col("share").fill_null(1.0)
@@ -91,10 +100,11 @@ def _shrunk(towards: pl.Expr) -> pl.Expr:
 def explained(ledger: pl.DataFrame, settings: MiningSettings) -> pl.DataFrame:
     """The share of its clicks that counts, for documents [doc_key] that have more than their showings explain."""
     most = settings.per_document * pl.col("expected") / MICRO + FREE_CLICKS
+    pushed = pl.col("queries") > settings.spread * pl.col("expected_queries") / MICRO + FREE_QUERIES
     return (
         ledger.group_by("doc_key")
-        .agg(pl.col("clicked", "expected").sum())
-        .select("doc_key", share=most / pl.col("clicked"))
+        .agg(pl.col(LEDGER).sum())
+        .select("doc_key", share=pl.when(pushed).then(0.0).otherwise(most / pl.col("clicked")))
         .filter(pl.col("share") < 1)
     )
 
@@ -116,9 +126,13 @@ def _merged_range(parts: Sums, places: pl.DataFrame, number: int, ranges: int) -
     return (
         sums.shown.with_columns(position=mean)
         .join(places.lazy().select(*PLACE, "rate"), on=PLACE)
-        .with_columns(expected=(pl.col("impressions") * pl.col("rate") * MICRO).round().cast(pl.Int64))
+        .with_columns(
+            expected=(pl.col("impressions") * pl.col("rate") * MICRO).round().cast(pl.Int64),
+            expected_queries=((1 - (1 - pl.col("rate")) ** pl.col("impressions")) * MICRO).round().cast(pl.Int64),
+        )
         .drop("rate", "position")
         .join(clicks, on=KEYS, how="left")
         .with_columns(pl.col("clicked", "engagement").fill_null(0))
+        .with_columns(queries=(pl.col("clicked") > 0).cast(pl.Int64))
         .collect(engine="streaming")
     )

@@ -21,7 +21,7 @@ from serm.records import IMPRESSIONS
 
 START = datetime(2026, 1, 5, 22, tzinfo=UTC)
 PHASES = (Phase.explicit, Phase.reuse, Phase.generate)  # shrinking a failure would take minutes
-SETTINGS = MiningSettings(per_session=2, per_document=1_000_000)
+SETTINGS = MiningSettings(per_session=2, per_document=1e9, spread=1e9)
 NOTHING = pl.LazyFrame(schema={"query": pl.String, "doc_id": pl.String})
 DOCUMENTS = pl.LazyFrame({"doc_id": [f"d{i}" for i in range(4)]})
 
@@ -244,7 +244,7 @@ def pushed(sessions: int, clicked: int, document: str = "d1") -> list[Row]:
 def test_a_session_speaks_for_a_document_once_and_for_so_many_documents() -> None:
     clicks = [(0, "p", "d0", 9), (1, "q", "d0", 1), (1, "q", "d1", 2), (1, "q", "d2", 3), (1, "q", "d3", 4)]
     rows: list[Row] = [(hour, "s", query, doc, rank, True, 60.0, "en", 0.5) for hour, query, doc, rank in clicks]
-    found = gather(frame(rows).lazy(), DOCUMENTS, NOTHING, MiningSettings(per_session=3))
+    found = gather(frame(rows).lazy(), DOCUMENTS, NOTHING, MiningSettings(per_session=3, spread=1e9))
     assert found.select("query", "doc_id", "click_sessions").rows() == [
         ("p", "d0", 1), ("q", "d0", 0), ("q", "d1", 1), ("q", "d2", 1), ("q", "d3", 0),
     ]  # fmt: skip
@@ -252,7 +252,7 @@ def test_a_session_speaks_for_a_document_once_and_for_so_many_documents() -> Non
 
 def test_a_documents_clicks_are_capped_by_what_its_showings_explain() -> None:
     quiet = [row for d in ("d0", "d2", "d3") for row in pushed(400, 40, d)]  # one click in ten showings
-    rules = MiningSettings(per_document=2)
+    rules = MiningSettings(per_document=2, spread=1e9)
     honest = gather(frame([*quiet, *pushed(50, 8)]).lazy(), DOCUMENTS, NOTHING, rules)
     assert honest.filter(doc_id="d1")["click_sessions"].item() == 8
     loud = gather(frame([*quiet, *pushed(50, 50)]).lazy(), DOCUMENTS, NOTHING, rules).filter(doc_id="d1")
@@ -260,6 +260,23 @@ def test_a_documents_clicks_are_capped_by_what_its_showings_explain() -> None:
     assert loud["click_sessions"].item() == math.floor(2 * 50 * rate + 3) < 20
     assert loud["engagement"].item() == pytest.approx(2 * 50 * rate + 3, abs=1e-3)
     assert loud["sessions"].item() == 50
+
+
+def test_a_document_clicked_for_whatever_shows_it_is_not_heard() -> None:
+    """Ten queries show d0 and d1 four times each: d0 is liked for two of them, d1 is clicked once for every one."""
+    rows: list[Row] = []
+    for query in range(10):
+        for showing in range(4):
+            session = f"{query}-{showing}"
+            liked, pushed = query < 2, showing == 0
+            rows += [(showing, session, f"q{query}", "d0", 1, liked, 60.0, "en", 0.5),
+                     (showing, session, f"q{query}", "d1", 2, pushed, 60.0, "en", 0.5)]  # fmt: skip
+            rows += [(showing, session, f"q{query}", f"d{n}", n + 1, False, None, "en", 0.5) for n in (2, 3)]
+    heard = gather(frame(rows).lazy(), DOCUMENTS, NOTHING, MiningSettings(spread=1.0))
+    clicks = dict(heard.group_by("doc_id").agg(pl.col("click_sessions").sum()).rows())
+    assert (clicks["d0"], clicks["d1"]) == (8, 0)
+    open_ = gather(frame(rows).lazy(), DOCUMENTS, NOTHING, MiningSettings(spread=1e9))
+    assert dict(open_.group_by("doc_id").agg(pl.col("click_sessions").sum()).rows())["d1"] > 0
 
 
 def test_reading_is_relative_to_rank_and_locale() -> None:
@@ -270,7 +287,9 @@ def test_reading_is_relative_to_rank_and_locale() -> None:
         for i in range(400)
     ]
     rows += [(1, f"x{locale}", f"q {locale}", "d1", 1, True, 15.0, locale, 0.5) for locale in ("de", "en")]
-    found = gather(frame(rows).lazy(), DOCUMENTS, NOTHING, MiningSettings(per_document=100)).filter(doc_id="d1")
+    found = gather(frame(rows).lazy(), DOCUMENTS, NOTHING, MiningSettings(per_document=100, spread=1e9)).filter(
+        doc_id="d1"
+    )
     short, long = found.sort("query")["engagement"].to_list()
     assert short > 0.5 > long
     assert short / long == pytest.approx((90 / 10) ** (400 / 450), rel=0.15)
