@@ -66,7 +66,10 @@ class MiningSettings(Room):
     quantile: float = Field(0.9, gt=0, lt=1, description="Quantile mode: each agent takes what lies above this.")
     candidates: int = Field(20_000, ge=1, description="Most pairs of the window that the model scores.")
     per_query: int = Field(5, ge=1, description="Most pairs taken from one query.")
-    per_session: int = Field(3, ge=1, description="Most clicks of one session that count.")
+    per_session: int = Field(3, ge=1, description="Most clicks of one session (and day) that count.")
+    per_document: float = Field(
+        2.0, gt=0, description="Most clicks of one document that count: so many times what its ranks would earn."
+    )
     sessions: int = Field(1, ge=1, description="Distinct clicking sessions that a pair needs to count as clicked.")
     duplicate_similarity: float = Field(
         0.97, gt=0, le=1, description="Cosine above which two pairs are one; 1 = nothing is."
@@ -75,6 +78,10 @@ class MiningSettings(Room):
     scores: Literal["model", "logged"] = Field(
         "model", description="logged: use the log's own scores; no model is loaded and only feedback and click work."
     )
+    spread: float = Field(
+        1.5, gt=0, description="Clicked for so many times more of its queries than usual, a document is being pushed."
+    )
+    distribute: Literal["none", "ray"] = Field("none", description="ray: add the log up on a Ray cluster's workers.")
     judged: int = Field(4_000, ge=0, description="Most pairs, the most uncertain first, that get K passes.")
     coverage: float = Field(0.5, ge=0, le=1, description="Share of the budget split over query clusters by traffic.")
     facility: float = Field(

@@ -1,97 +1,124 @@
-"""Candidates: every (query, document) that a window showed, with what users did, as one lazy plan."""
+"""Candidates: the (query, document) pairs that a window showed, with what users did, and which are worth scoring."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import polars as pl
 
 from serm.config import MiningSettings
+from serm.mining.aggregates import KEYS, MICRO, PAIR, document_key, keys, medians
+from serm.mining.cascade import cascade
+from serm.mining.pairs import Pairs, pairs
+from serm.mining.partitions import Cache, add_up
 
-UNKNOWN_ENGAGEMENT = 0.5  # of a click whose dwell time was not logged, where a click read for tau_u seconds counts 1
-EXPLORED_SHARE = 0.25  # of the pairs that the model scores, kept for pairs nobody clicked
-PAIR = ["query", "doc_id"]
+LOTTERY = 1  # added to the seed, so that the uniform draw is not the cascade's
 
-# What `gather` yields; agents and selection read these.
+__all__ = ["PAIR", "SCHEMA", "gather", "shortlist"]
+
+# What `gather` and `shortlist` yield; agents and selection read these.
 SCHEMA = pl.Schema(
     {
         "query": pl.String,
         "doc_id": pl.String,
         "locale": pl.String,
         "impressions": pl.UInt32,
-        "sessions": pl.UInt32,  # distinct sessions that were shown it
+        "sessions": pl.UInt32,  # distinct visits (a session's day) that were shown it
         "position": pl.Float64,  # mean
         "logged": pl.Float64,  # mean logged score
-        "click_sessions": pl.UInt32,  # distinct sessions that clicked it, each counting `per_session` results at most
-        "engagement": pl.Float64,  # sum over those of min(1, dwell / tau_u)
-        "dwell": pl.Float64,  # median seconds of those
+        "click_sessions": pl.UInt32,  # distinct visits that clicked it and count (see `aggregates.heard`, `pairs`)
+        "engagement": pl.Float64,  # sum over those of min(1, dwell / what that rank and locale take for read)
+        "dwell": pl.Float64,  # median seconds of clicks, from a histogram
     }
 )
 
 
 def gather(
-    impressions: pl.LazyFrame, documents: pl.LazyFrame, exclude: pl.LazyFrame, settings: MiningSettings
+    impressions: pl.LazyFrame,
+    documents: pl.LazyFrame,
+    exclude: pl.LazyFrame,
+    settings: MiningSettings,
+    cache: Cache | None = None,
 ) -> pl.DataFrame:
-    """One row a pair that was shown, sorted by query and document; columns as in SCHEMA.
+    """Every pair that was shown, sorted by query and document; columns as in SCHEMA.
 
-    Memory is that of the pairs, not of the impressions: the streaming engine folds rows as it reads them.
+    Memory is that of the pairs, not of the impressions.
 
     Args:
-        impressions: believable impressions (see `traffic`).
+        impressions: the window's impressions as they were logged.
         documents: [doc_id, ...]; pairs with other documents are left out.
         exclude: [query, doc_id] to leave out: mined before, or judged by people.
-        settings: tau_u and the cap per session.
+        settings: tau_u, the caps, and what makes a bot.
+        cache: keeps the sums of the log's parts for another run.
     """
-    shown = impressions.group_by(PAIR).agg(
-        pl.col("locale").min(),
-        impressions=pl.len(),
-        sessions=pl.col("session").n_unique(),
-        position=pl.col("position").mean(),
-        logged=pl.col("score").mean(),
-    )
+    with TemporaryDirectory() as scratch:
+        found = _pairs(impressions, documents, exclude, settings, cache, Path(scratch))
+        return _named(found.table.collect(engine="streaming"), found, impressions)
+
+
+def shortlist(
+    impressions: pl.LazyFrame,
+    documents: pl.LazyFrame,
+    exclude: pl.LazyFrame,
+    settings: MiningSettings,
+    scale: Sequence[int],
+    seed: int,
+    drawn: int = 0,
+    cache: Cache | None = None,
+) -> tuple[pl.DataFrame, int]:
+    """The `settings.candidates` pairs worth scoring (see `cascade`), as `gather` gives them, and how many were shown.
+
+    `drawn` pairs more are drawn uniformly from all that were shown, for estimates without bias; the boolean column
+    `drawn` marks them, whether the cascade would have chosen them or not. Memory is that of the shortlist and of a
+    number or two for every query and document.
+    """
+    with TemporaryDirectory() as scratch:
+        found = _pairs(impressions, documents, exclude, settings, cache, Path(scratch))
+        count = found.table.select(pl.len()).collect(engine="streaming").item()
+        lots = found.table.with_columns(lot=pl.struct(KEYS).hash(seed + LOTTERY))
+        chance = lots.bottom_k(drawn, by=["lot", *KEYS]).drop("lot").collect(engine="streaming")
+        chosen = cascade(found.table, count, settings, scale, seed).join(chance, on=KEYS, how="anti")
+        named = _named(pl.concat([chosen, chance]), found, impressions)
+        marks = _named(chance, found, impressions).select(*PAIR, drawn=pl.lit(True))
+        return named.join(marks, on=PAIR, how="left", maintain_order="left").with_columns(
+            pl.col("drawn").fill_null(False)
+        ), count
+
+
+def _pairs(
+    impressions: pl.LazyFrame,
+    documents: pl.LazyFrame,
+    exclude: pl.LazyFrame,
+    settings: MiningSettings,
+    cache: Cache | None,
+    scratch: Path,
+) -> Pairs:
+    folder = cache.parts(settings) if cache else scratch / "parts"
+    parts = add_up(impressions, settings, folder)
+    known = documents.select(document_key()).unique().collect(engine="streaming")
+    settled = exclude.select(keys()).unique().collect(engine="streaming")
+    return pairs(parts, known, settled, settings, scratch)
+
+
+def _named(chosen: pl.DataFrame, found: Pairs, impressions: pl.LazyFrame) -> pl.DataFrame:
+    """Put the texts of query and document for their keys, and add the median dwell time."""
+    if chosen.is_empty():
+        return SCHEMA.to_frame()
+    wanted = chosen.lazy().select(KEYS)
+    names = impressions.select(*PAIR, *keys()).join(wanted, on=KEYS, how="semi").unique(KEYS)
+    dwell = medians(found.clicks.join(wanted, on=KEYS, how="semi"), KEYS)
     return (
-        shown.join(documents.select("doc_id").unique(), on="doc_id", how="semi")
-        .join(exclude.select(PAIR), on=PAIR, how="anti")
-        .join(clicked(impressions, settings), on=PAIR, how="left")
-        .with_columns(pl.col("click_sessions", "engagement").fill_null(0))
+        chosen.lazy()
+        .join(names, on=KEYS)
+        .join(dwell, on=KEYS, how="left")
+        .with_columns(
+            position=pl.col("positions") / pl.col("impressions"),
+            locale=pl.when(pl.col("locale") != "").then("locale"),
+            logged=pl.when(pl.col("scored") > 0).then(pl.col("scores") / pl.col("scored") / MICRO),
+            engagement=pl.col("engagement") / MICRO,
+            dwell=pl.when(pl.col("click_sessions") > 0).then("median"),
+        )
         .select(pl.col(name).cast(dtype) for name, dtype in SCHEMA.items())
         .collect(engine="streaming")
         .sort(PAIR)
     )
-
-
-def clicked(impressions: pl.LazyFrame, settings: MiningSettings) -> pl.LazyFrame:
-    """Clicks by pair: [query, doc_id, click_sessions, engagement, dwell].
-
-    Only the first `per_session` distinct results that a session clicked count, and a pair once a session: one user, or
-    one bot, cannot speak loudly.
-    """
-    by_session = (
-        impressions.filter("clicked")
-        .group_by("session", *PAIR)
-        .agg(pl.col("ts").min(), pl.col("position").min(), pl.col("dwell").max())
-        .sort("session", "ts", "position", *PAIR)
-        .filter(pl.int_range(pl.len()).over("session") < settings.per_session)
-    )
-    engaged = (pl.col("dwell") / settings.dwell).clip(0, 1).fill_null(UNKNOWN_ENGAGEMENT)
-    return by_session.group_by(PAIR).agg(
-        click_sessions=pl.len(), engagement=engaged.sum().round(9), dwell=pl.col("dwell").median()
-    )
-
-
-def cascade(candidates: pl.DataFrame, limit: int, seed: int) -> pl.DataFrame:
-    """The `limit` candidates worth scoring: clicked pairs, best evidence first, then a sample of the rest (ours).
-
-    The rest is stratified by query: one pair of every query before a second of any, drawn by seeded hash. It gets at
-    least a quarter of the places, so that the model is also asked about what users passed over.
-    """
-    if candidates.height <= limit:
-        return candidates
-    evidence = candidates.filter(pl.col("click_sessions") > 0)
-    rest = candidates.filter(pl.col("click_sessions") == 0)
-    kept = min(evidence.height, limit - min(rest.height, int(EXPLORED_SHARE * limit)))
-    evidence = evidence.sort("engagement", "click_sessions", *PAIR, descending=[True, True, False, False]).head(kept)
-    lot = pl.struct(PAIR).hash(seed)
-    rest = (
-        rest.with_columns(lot=lot)
-        .with_columns(turn=pl.col("lot").rank("ordinal").over("query"))
-        .sort("turn", "lot", *PAIR)
-        .head(limit - kept)
-    )
-    return pl.concat([evidence, rest.select(candidates.columns)]).sort(PAIR)

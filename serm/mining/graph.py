@@ -26,10 +26,11 @@ from serm.mining import scoring
 from serm.mining.agents import INTRINSIC, OPINIONS
 from serm.mining.attraction import attractiveness
 from serm.mining.bandit import split
-from serm.mining.candidates import PAIR, cascade, gather
+from serm.mining.candidates import PAIR, shortlist
 from serm.mining.considered import considered
 from serm.mining.history import SCHEMA as HISTORY
-from serm.mining.selection import Basket, cluster_quotas, near_duplicates, pair_vectors, pick, reserved
+from serm.mining.partitions import Cache
+from serm.mining.selection import Basket, cluster_quotas, near_duplicates, pair_vectors, pick
 from serm.mining.traffic import believable
 from serm.mining.union import turns, unite
 from serm.relevance.model import RelevanceModel
@@ -68,6 +69,7 @@ class Work:
     config: Config
     seed: int
     history: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=HISTORY))  # earlier rounds' labels
+    cache: Cache | None = None  # keeps the sums of the log's parts for another run
     shift: ShiftReport = field(default_factory=lambda: ShiftReport("unknown"))
     candidates: pl.DataFrame = field(default_factory=pl.DataFrame)
     opinions: dict[str, pl.DataFrame] = field(default_factory=dict)
@@ -145,9 +147,10 @@ def _with_texts(pairs: pl.DataFrame, documents: pl.LazyFrame) -> pl.DataFrame:
 def _candidates(state: State, runtime: Runtime[Work]) -> dict[str, Any]:
     work, config = runtime.context, runtime.context.config
     impressions = believable(work.current, config.mining)
-    found = gather(impressions, work.documents, work.exclude, config.mining)
-    drawn = reserved(found, random_number(state, config), work.seed)
-    chosen = _with_drawn(cascade(found, config.mining.candidates, work.seed), found, drawn)
+    number, scale = random_number(state, config), config.labels.scale
+    chosen, count = shortlist(
+        work.current, work.documents, work.exclude, config.mining, scale, work.seed, number, work.cache
+    )
     chosen = _with_texts(chosen, work.documents)
     if not chosen.is_empty():
         if work.model is None:
@@ -162,7 +165,7 @@ def _candidates(state: State, runtime: Runtime[Work]) -> dict[str, Any]:
                 attractiveness(impressions, chosen.select(PAIR), config.clicks, config.mining.dwell)
             )
     work.candidates = chosen.drop("text")
-    return {"candidates": found.height}
+    return {"candidates": count}
 
 
 def random_number(state: State, config: Config) -> int:
@@ -172,17 +175,6 @@ def random_number(state: State, config: Config) -> int:
 
 def _budget(state: State, config: Config) -> int:
     return spendable(state["budget"], state["verdict"], config.mining.quiet_share, config.mining.mild_share)
-
-
-def _with_drawn(chosen: pl.DataFrame, found: pl.DataFrame, drawn: pl.DataFrame) -> pl.DataFrame:
-    """The candidates worth scoring and the random share, which a column `drawn` marks, sorted by pair."""
-    others = found.join(drawn, on=PAIR, how="semi").join(chosen.select(PAIR), on=PAIR, how="anti")
-    return (
-        pl.concat([chosen, others], how="diagonal_relaxed")
-        .join(drawn.with_columns(drawn=pl.lit(True)), on=PAIR, how="left")
-        .with_columns(pl.col("drawn").fill_null(False))
-        .sort(PAIR)
-    )
 
 
 def _fan_out(state: State) -> list[Send] | str:

@@ -9,7 +9,9 @@ from typing import Any
 import polars as pl
 
 from serm import registry
+from serm.mining.cache import Remembering
 from serm.mining.history import history
+from serm.mining.partitions import Cache
 from serm.mining.precision import by_round
 from serm.mining.window import RANDOM, mine_window
 from serm.records import AGENTS
@@ -71,6 +73,7 @@ def mine(
             config.seed + number,
             agents,
             labelled,
+            _sums_cache(workspace),
         )
         if mined.pairs.is_empty():
             raise WorkspaceError(
@@ -138,8 +141,17 @@ def settled(workspace: Workspace, round: int) -> pl.LazyFrame:
 def _champion(workspace: Workspace) -> Any:
     from serm.relevance import load
 
-    folder = registry.folder(workspace, registry.champion(workspace))
-    return load(folder, workspace.config.relevance, workspace.config.labels.scale)
+    champion, settings = registry.champion(workspace), workspace.config.relevance
+    model = load(registry.folder(workspace, champion), settings, workspace.config.labels.scale)
+    version = f"{champion} {settings.max_tokens} {settings.precision}"
+    return Remembering(model, workspace.local("cache", "scores.sqlite"), version)
+
+
+def _sums_cache(workspace: Workspace) -> Cache:
+    """Where the window's sums are kept: what it holds depends on these tables' versions and on its length."""
+    tables, window = ("impressions", "judgments"), workspace.config.window
+    log = " ".join([*(f"{table}={workspace.version(table)}" for table in tables), window.model_dump_json()])
+    return Cache(workspace.local("cache", "sums"), log)
 
 
 def _embed(workspace: Workspace) -> Any:

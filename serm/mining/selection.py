@@ -145,11 +145,6 @@ def _covered(vectors: NDArray[np.float32], taken: NDArray[np.float32], block: in
     return best
 
 
-def reserved(candidates: pl.DataFrame, number: int, seed: int) -> pl.DataFrame:
-    """`number` pairs [query, doc_id] drawn uniformly from all that were shown, for estimates without bias."""
-    return random_pairs(candidates, number, seed).select("query", "doc_id")
-
-
 def random_pairs(candidates: pl.DataFrame, budget: int, seed: int) -> pl.DataFrame:
     """`budget` candidates drawn uniformly, the baseline that mining is measured against; columns as in `mined`.
 

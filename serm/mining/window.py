@@ -12,8 +12,8 @@ from serm.config import Config
 from serm.mining.bandit import split
 from serm.mining.candidates import gather
 from serm.mining.history import SCHEMA as HISTORY
+from serm.mining.partitions import Cache
 from serm.mining.selection import random_pairs
-from serm.mining.traffic import believable
 from serm.records import AGENTS, CONSIDERED, MINED
 from serm.relevance.model import RelevanceModel
 from serm.shift import Embed, ShiftReport
@@ -47,6 +47,7 @@ def mine_window(
     seed: int,
     agents: Sequence[str] = AGENTS,
     history: pl.DataFrame | None = None,
+    cache: Cache | None = None,
 ) -> Mined:
     """Check for shift, let the agents look at every pair that the current window showed, and pick within the budget.
 
@@ -68,6 +69,7 @@ def mine_window(
         seed: of every draw.
         agents: which agents work.
         history: earlier rounds' labelled pairs, columns as in `serm.mining.history.SCHEMA`; none if absent.
+        cache: keeps the sums of the log's parts, so that a run that was killed computes only what is missing.
 
     Raises:
         ValueError: an agent is unknown or cannot work on logged scores, the budget is below 1, or a model is missing.
@@ -76,7 +78,7 @@ def mine_window(
         raise ValueError(f"mining.budget: {budget} pairs asked for; give at least 1")
     impressions, known, left_out = current.lazy(), documents.lazy(), exclude.lazy()
     if tuple(agents) == RANDOM:
-        found = gather(believable(impressions, config.mining), known, left_out, config.mining)
+        found = gather(impressions, known, left_out, config.mining, cache)
         pairs = _conform(random_pairs(found, budget, seed))
         report = ShiftReport("unknown", note="Not looked for.")
         return Mined(pairs, report, found.height, {"random": pairs.height}, _no_rows(), {})
@@ -87,8 +89,8 @@ def mine_window(
         raise ValueError("mining.scores=model needs a relevance model; give one, or set mining.scores=logged")
     work = Work(
         reference.lazy(), impressions, known, left_out, model if config.mining.scores == "model" else None,
-        _remembering(embed), config, seed, 
-        pl.DataFrame(schema=HISTORY) if history is None else history.sort("round", "query", "doc_id"),
+        _remembering(embed), config, seed,
+        pl.DataFrame(schema=HISTORY) if history is None else history.sort("round", "query", "doc_id"), cache,
     )  # fmt: skip
     state: State = {
         "agents": able, "budget": budget, "verdict": "unknown", "candidates": 0, "opinions": {},
