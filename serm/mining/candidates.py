@@ -75,14 +75,19 @@ def shortlist(
     with TemporaryDirectory() as scratch:
         found = _pairs(impressions, documents, exclude, settings, cache, Path(scratch))
         count = found.table.select(pl.len()).collect(engine="streaming").item()
-        lots = found.table.with_columns(lot=pl.struct(KEYS).hash(seed + LOTTERY))
-        chance = lots.bottom_k(drawn, by=["lot", *KEYS]).drop("lot").collect(engine="streaming")
+        chance = lottery(found.table, drawn, seed + LOTTERY)
         chosen = cascade(found.table, count, settings, scale, seed).join(chance, on=KEYS, how="anti")
         named = _named(pl.concat([chosen, chance]), found, impressions)
         marks = _named(chance, found, impressions).select(*PAIR, drawn=pl.lit(True))
         return named.join(marks, on=PAIR, how="left", maintain_order="left").with_columns(
             pl.col("drawn").fill_null(False)
         ), count
+
+
+def lottery(pairs: pl.LazyFrame, number: int, seed: int) -> pl.DataFrame:
+    """`number` of the pairs drawn uniformly, by a seeded hash of their keys: whatever the order of rows, the same."""
+    lots = pairs.with_columns(lot=pl.struct(KEYS).hash(seed))
+    return lots.bottom_k(number, by=["lot", *KEYS]).drop("lot").collect(engine="streaming")
 
 
 def _pairs(

@@ -235,7 +235,8 @@ def _fill(work: Work, state: State, pool: pl.DataFrame, drawn: int, budget: int)
         quotas = cluster_quotas(work.shift.clusters, budget, settings)
         priority = pool["priority"].fill_null(0.0).to_numpy()
         pick(basket, order, budget, quotas, settings.facility, vectors, priority)
-    return basket.tell(pool).with_columns(pl.Series("cluster", nearest, dtype=pl.Int32))
+    cluster = pl.lit(None, pl.Int32) if nearest is None else pl.Series(nearest, dtype=pl.Int32)
+    return basket.tell(pool).with_columns(cluster.alias("cluster"))
 
 
 def _enough(state: State) -> str:

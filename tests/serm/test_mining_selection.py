@@ -12,10 +12,11 @@ from scipy.optimize import isotonic_regression
 from serm.config import MiningSettings
 from serm.mining.bandit import marginal_yields, split
 from serm.mining.calibration import chances, combined, labelled_values, mean_chance
+from serm.mining.candidates import lottery
 from serm.mining.coverage import facility_location, similarities
 from serm.mining.history import SCHEMA, is_wrong
 from serm.mining.precision import by_round, lift, wilson
-from serm.mining.selection import Basket, pick, reserved
+from serm.mining.selection import Basket, pick
 from serm.mining.union import turns, unite
 
 AGENTS = ("feedback", "click", "uncertainty")
@@ -299,16 +300,15 @@ def test_the_random_share_is_unbiased_and_its_interval_covers() -> None:
     wrong = rng.random(3_000) < 0.17
     shown = pl.DataFrame(
         {
-            "query": [f"q{i // 10:03}" for i in range(3_000)],
-            "doc_id": [f"d{i % 10}" for i in range(3_000)],
-            "locale": "en",
+            "query_key": [i // 10 for i in range(3_000)],
+            "doc_key": [i % 10 for i in range(3_000)],
             "wrong": wrong,
         }
     )
     truth = float(wrong.mean())
     estimates, inside = [], []
     for seed in range(1_000):
-        found = shown.join(reserved(shown, 60, seed), on=["query", "doc_id"])["wrong"]
+        found = lottery(shown.lazy(), 60, seed)["wrong"]
         low, high = wilson(int(found.sum()), len(found))
         estimates.append(found.mean())
         inside.append(low <= truth <= high)

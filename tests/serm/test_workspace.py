@@ -100,10 +100,12 @@ def test_upsert_with_lists_nans_and_null_keys(workspace: Workspace) -> None:
 def test_every_table_takes_back_what_it_gave(workspace: Workspace) -> None:
     sample = {
         pl.String: "ü \"quoted\"\n'", pl.Int32: 3, pl.Int64: 2**40, pl.Float64: 0.1, pl.Boolean: True,
-        pl.Datetime: datetime(2026, 1, 2, 3, 4, 5, 678, UTC), pl.List: ["a", "b"],
+        pl.Datetime: datetime(2026, 1, 2, 3, 4, 5, 678, UTC), pl.List(pl.String): ["a", "b"],
+        pl.List(pl.Float64): [0.25, 0.75],
     }  # fmt: skip
     for name, table in TABLES.items():
-        full = pl.DataFrame({c: [sample[dtype.base_type()]] for c, dtype in table.schema.items()}, table.schema)
+        kinds = {c: dtype if dtype.is_nested() else dtype.base_type() for c, dtype in table.schema.items()}
+        full = pl.DataFrame({c: [sample[kind]] for c, kind in kinds.items()}, table.schema)
         bare = full.with_columns(pl.lit(None, d).alias(c) for c, d in table.schema.items() if c not in table.required)
         bare = bare.with_columns(pl.lit("other").alias(c) for c in table.key[:1] if table.schema[c] == pl.String)
         bare = bare.with_columns((pl.col(c) + 1) for c in table.key[:1] if table.schema[c] in (pl.Int32, pl.Int64))
