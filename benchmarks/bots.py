@@ -27,7 +27,7 @@ from serm.mining.attraction import attractiveness
 from serm.mining.candidates import PAIR, SCHEMA, shortlist
 from serm.mining.pairs import UNKNOWN_ENGAGEMENT
 from serm.mining.scoring import with_logged_scores
-from serm.mining.selection import pick
+from serm.mining.selection import Basket, pick
 from serm.mining.traffic import believable
 from serm.mining.union import turns, unite
 from serm.simulate.ranker import lexical_overlap
@@ -141,9 +141,9 @@ def captured(log: pl.DataFrame, documents: pl.DataFrame, pushed: list[str], rule
     opinions = {agent: OPINIONS[agent](scored, settings, SCALE) for agent in AGENTS}
     united = unite(scored, opinions, settings, 1 - settings.quantile)
     apart = [np.zeros(0, dtype=np.int64)] * united.height
-    order = turns(united, AGENTS).to_list()
-    taken = pick(order, united["query"].to_list(), None, apart, {}, BUDGET, settings.per_query)
-    return round(100 * float(united[taken]["doc_id"].is_in(pushed).mean() or 0.0), 2)
+    basket = Basket(united["query"].to_list(), None, apart, settings.per_query, BUDGET)
+    pick(basket, turns(united, dict.fromkeys(AGENTS, 1 / len(AGENTS))).to_list(), BUDGET, {})
+    return round(100 * float(united[basket.taken]["doc_id"].is_in(pushed).mean() or 0.0), 2)
 
 
 def naive(log: pl.DataFrame, settings: MiningSettings) -> pl.DataFrame:

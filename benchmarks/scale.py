@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from serm.mining.agents import OPINIONS
 from serm.mining.candidates import shortlist
 from serm.mining.scoring import with_logged_scores
-from serm.mining.selection import pick
+from serm.mining.selection import Basket, pick
 from serm.mining.union import turns, unite
 from serm.records import IMPRESSIONS
 from serm.workspace import Workspace
@@ -172,10 +172,10 @@ def mine(folder: str) -> str:
     )
     scored = with_logged_scores(chosen, SCALE)
     united = unite(scored, {"feedback": OPINIONS["feedback"](scored, settings, SCALE)}, settings, 1 - settings.quantile)
-    order, queries = turns(united, ["feedback"]).to_list(), united["query"].to_list()
     apart = [np.zeros(0, dtype=np.int64)] * united.height
-    taken = pick(order, queries, None, apart, {}, settings.budget, settings.per_query)
-    return f"{count} pairs, {chosen.height} shortlisted, {len(taken)} mined"
+    basket = Basket(united["query"].to_list(), None, apart, settings.per_query, settings.budget)
+    pick(basket, turns(united, {"feedback": 1.0}).to_list(), settings.budget, {})
+    return f"{count} pairs, {chosen.height} shortlisted, {len(basket.taken)} mined"
 
 
 def _nothing() -> pl.LazyFrame:
