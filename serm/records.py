@@ -91,6 +91,8 @@ DOCUMENTS = Table(
 # Splits of human judgments: train (supervised start), dev (early stopping), anchor (old held-out), fresh (new
 # held-out), and hidden: truth that only simulated users and stand-in annotators may know, never training or evaluation.
 SPLITS = ("train", "dev", "anchor", "fresh", "hidden")
+EVALUATED = ("anchor", "fresh")  # what the gate measures on
+UNMINED = ("dev", *EVALUATED)  # queries that no mined label may train on: it would leak into stopping or the gate
 
 JUDGMENTS = Table(
     "judgments",

@@ -7,6 +7,7 @@ import polars as pl
 
 from serm import registry
 from serm.records import TABLES
+from serm.review.queue import open_pairs
 from serm.workspace import Workspace
 
 
@@ -31,7 +32,6 @@ def status(workspace: Workspace) -> Status:
     first, last = workspace.scan("impressions").select(a=pl.col("ts").min(), b=pl.col("ts").max()).collect().row(0)
     champions = registry.history(workspace)
     runs = workspace.scan("runs").sort("ts").tail(1).select("verb", "status", "ts", "round").collect()
-    annotations = workspace.scan("annotations")
     return Status(
         workspace.root,
         rows,
@@ -40,6 +40,6 @@ def status(workspace: Workspace) -> Status:
         None if champions.is_empty() else champions["version"][-1],
         registry.versions(workspace),
         int(workspace.scan("mined").select(pl.col("round").max()).collect().item() or 0),
-        int(annotations.filter(pl.col("status") == "review").select(pl.len()).collect().item()),
+        open_pairs(workspace).height,
         None if runs.is_empty() else runs.row(0, named=True),
     )

@@ -10,7 +10,7 @@ from serm.configure import Explicit
 from serm.mining.history import last_considered
 from serm.mining.mine import windows
 from serm.mining.traffic import believable
-from serm.records import AGENTS
+from serm.records import AGENTS, UNMINED
 from serm.workspace import Workspace, WorkspaceError
 
 PAIR = ["query", "doc_id"]
@@ -102,7 +102,7 @@ def _before_scoring(
     if then.scan("documents").filter(doc_id=doc_id).head(1).collect().is_empty():
         return "unknown document", "the document is not in the table documents; add it with: serm ingest"
     judged = then.scan("judgments").filter(pl.col("query") == query).collect()
-    held_out = judged.filter(pl.col("split").is_in(["fresh", "anchor"]))["split"].unique().sort()
+    held_out = judged.filter(pl.col("split").is_in(UNMINED))["split"].unique().sort()
     if len(held_out):
         return "held out", f"the query is held out for evaluation ({', '.join(held_out)}): its labels would leak"
     if not facts["shown"]:

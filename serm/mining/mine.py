@@ -14,7 +14,7 @@ from serm.mining.history import history
 from serm.mining.partitions import Cache
 from serm.mining.precision import by_round
 from serm.mining.window import RANDOM, mine_window
-from serm.records import AGENTS
+from serm.records import AGENTS, UNMINED
 from serm.workspace import Workspace, WorkspaceError
 
 
@@ -111,8 +111,8 @@ def next_round(workspace: Workspace) -> int:
 def windows(workspace: Workspace) -> tuple[pl.LazyFrame, pl.LazyFrame]:
     """The reference and the current window of impressions, lazily.
 
-    Searches whose queries people judged for evaluation (fresh and anchor) are left out of the current window: a label
-    mined from them would leak into the gate.
+    Searches whose queries people judged for early stopping or evaluation (dev, fresh and anchor) are left out of the
+    current window: a label mined from them would leak there.
 
     Raises:
         WorkspaceError: there are no impressions.
@@ -126,7 +126,7 @@ def windows(workspace: Workspace) -> tuple[pl.LazyFrame, pl.LazyFrame]:
     reference = impressions.filter((pl.col("ts") > earliest) & (pl.col("ts") <= start))
     if reference.head(1).collect().is_empty():
         reference = workspace.scan("judgments").filter(split="train").select("query").unique()
-    held_out = workspace.scan("judgments").filter(pl.col("split").is_in(["fresh", "anchor"])).select("query").unique()
+    held_out = workspace.scan("judgments").filter(pl.col("split").is_in(UNMINED)).select("query").unique()
     return reference, impressions.filter(pl.col("ts") > start).join(held_out, on="query", how="anti")
 
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 import polars as pl
 
 from serm.evaluation.scoring import LLM_JUDGE
-from serm.review.queue import HELD_OUT, PAIR
+from serm.records import EVALUATED
+from serm.review.queue import PAIR
 from serm.workspace import Workspace
 
 REVIEW_SPLITS = ("train", "dev")
@@ -69,7 +70,7 @@ def decide(workspace: Workspace, decisions: pl.DataFrame, split: str = "train") 
     checked_split(split)
     queries = decisions["query"].unique().implode()
     known = workspace.scan("judgments").filter(pl.col("query").is_in(queries)).select(*PAIR, "judge", "split").collect()
-    held_out = known.filter(pl.col("split").is_in(HELD_OUT))["query"].unique().implode()
+    held_out = known.filter(pl.col("split").is_in(EVALUATED))["query"].unique().implode()
     dev = known.filter(pl.col("split") == "dev")["query"].unique().implode()
     elsewhere = known.filter(~pl.col("split").is_in(REVIEW_SPLITS)).select(*PAIR, "judge", taken="split")
     judged = decisions.join(elsewhere, on=[*PAIR, "judge"], how="left", maintain_order="left").with_columns(

@@ -6,10 +6,10 @@ from typing import Any
 import polars as pl
 
 from serm.evaluation.scoring import LLM_JUDGE
+from serm.records import EVALUATED
 from serm.workspace import Workspace
 
 PAIR = ["query", "doc_id"]
-HELD_OUT = ("anchor", "fresh")  # queries judged for evaluation: a label on them may never train
 ORDER: dict[str, Any] = {"by": ["round", "priority", *PAIR], "descending": [True, True, False, False]}
 MOST_CHARACTERS = 20_000  # of a document's text on the page and in exports
 
@@ -46,7 +46,7 @@ def open_pairs(workspace: Workspace, round: int | None = None) -> pl.DataFrame:
 
 def held_out_queries(workspace: Workspace) -> pl.LazyFrame:
     """The queries of the evaluation's judgments, one column."""
-    return workspace.scan("judgments").filter(pl.col("split").is_in(HELD_OUT)).select("query").unique()
+    return workspace.scan("judgments").filter(pl.col("split").is_in(EVALUATED)).select("query").unique()
 
 
 def details(workspace: Workspace, pairs: pl.DataFrame) -> pl.DataFrame:
