@@ -4,8 +4,8 @@
 
 The log is generated (queries and documents by Zipf's law, ten results a search, some 95 bytes an impression as text) as
 a Delta table in 28 days. Each step is a process of its own: wall and processor seconds, and peak resident memory.
-Mining is the log's part of a round: sums, pairs, cascade, feedback agent, union, and the budget filled with a cap per
-query; without embeddings, shift check and click model.
+*mine* is the log's part of a round: sums, pairs, cascade, feedback agent, union, and the budget filled with a cap per
+query; *verb* is the whole of `serm mine`: shift check, click model and embeddings too.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.step:
         step, folder = arguments.step
-        steps = {"bare": bare, "mine": mine}
+        steps = {"bare": bare, "mine": mine, "verb": verb}
         print(steps[step](folder) if step in steps else generate(folder, round(arguments.millions[0] * 1e6)))
         return
     for millions in arguments.millions:
@@ -58,7 +58,7 @@ def main() -> None:
                 f"{arguments.scratch}: {free / 1e9:.0f} GB free, {needed / 1e9:.0f} needed; give --scratch"
             )
         with tempfile.TemporaryDirectory(dir=arguments.scratch) as folder:
-            for step in ("generate", "bare", "mine"):
+            for step in ("generate", "bare", "mine", "verb"):
                 print(json.dumps({"millions": millions, "step": step} | measured(step, folder, millions)), flush=True)
 
 
@@ -176,6 +176,14 @@ def mine(folder: str) -> str:
     basket = Basket(united["query"].to_list(), None, apart, settings.per_query, settings.budget)
     pick(basket, turns(united, {"feedback": 1.0}).to_list(), settings.budget, {})
     return f"{count} pairs, {chosen.height} shortlisted, {len(basket.taken)} mined"
+
+
+def verb(folder: str) -> str:
+    """`serm mine` as a person runs it."""
+    from serm.verbs import mine as whole
+
+    result = whole(Workspace.open(folder))
+    return f"{result.candidates} pairs, {result.mined} mined, {result.verdict} shift, {result.by_agent}"
 
 
 def _nothing() -> pl.LazyFrame:
