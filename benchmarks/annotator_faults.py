@@ -126,7 +126,7 @@ def filled(root: Path, mined: pl.DataFrame, url: str, retries: int) -> Workspace
         }
         for name in ANNOTATORS
     ]  # fmt: skip
-    settings = {"annotators": annotators, "knowledge_documents": 0, "batch_pairs": 32, "max_completion_tokens": 200}
+    settings = {"annotators": annotators, "knowledge": False, "batch_pairs": 32, "max_completion_tokens": 200}
     workspace = Workspace.create(root, json.dumps({"labels": {"scale": SCALE}, "annotation": settings}))
     workspace.append("documents", mined.select("doc_id", text=pl.format("Text of {}.", "doc_id")))
     fixed = [pl.lit(1, pl.Int32).alias("round"), pl.lit("r").alias("reason"), pl.lit(["click"]).alias("agents")]

@@ -181,7 +181,7 @@ def disk(workspace: Workspace) -> int:
 def fill(root: Path, url: str, pairs: int, characters: int) -> None:
     """A workspace with one mined round of so many pairs."""
     queries, documents = inputs(pairs, characters)
-    settings = {"annotators": [annotators(url)[0].model_dump()], "knowledge_documents": 0, "adaptive": False}
+    settings = {"annotators": [annotators(url)[0].model_dump()], "knowledge": False, "adaptive": False}
     workspace = Workspace.create(root, json.dumps({"annotation": settings}))
     workspace.append("documents", documents)
     fixed = [pl.lit(1, pl.Int32).alias("round"), pl.lit("r").alias("reason"), pl.lit(["click"]).alias("agents")]

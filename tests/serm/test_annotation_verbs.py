@@ -30,7 +30,7 @@ from tests.serm.annotation_server import CountingServer, completion, known_label
 SCALE = [0, 1, 2, 3]
 N = 30
 DEAD = "http://127.0.0.1:9/v1"
-NO_KNOWLEDGE = "annotation.knowledge_documents=0"
+NO_KNOWLEDGE = "annotation.knowledge=false"
 
 
 class Known:
@@ -334,7 +334,7 @@ def test_pairs_are_read_slice_by_slice_and_the_table_is_the_same(
 ) -> None:
     whole, sliced = filled(tmp_path / "whole"), filled(tmp_path / "sliced")
     for workspace in (whole, sliced):
-        workspace.config.annotation.knowledge_documents = 0
+        workspace.config.annotation.knowledge = False
     annotate(whole, llms=two())
     monkeypatch.setattr("serm.annotation.verbs.SLICE_PAIRS", 7)
     monkeypatch.setattr("serm.annotation.core.ROWS_A_FRAME", 4)

@@ -116,7 +116,7 @@ def settings(address: str) -> AnnotationSettings:
             )
             for name, guidelines in (("kind", LENIENT), ("strict", STRICT))
         ],
-        paths=PATHS, max_completion_tokens=TOKENS, max_document_characters=160, knowledge_documents=0, batch_pairs=8,
+        paths=PATHS, max_completion_tokens=TOKENS, max_document_characters=160, knowledge=False, batch_pairs=8,
     )  # fmt: skip
 
 
