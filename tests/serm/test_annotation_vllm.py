@@ -174,7 +174,7 @@ def test_fifty_pairs_killed_and_resumed(server: str, shared_data: Path, tmp_path
 
     # What was on its way ends or is aborted; then the server has made what the ledger holds, and at most that more.
     killed = recorded(workspace)
-    in_table = int(workspace.read("annotations")["calls"].sum())  # of pairs that are done with
+    done = workspace.read("annotations")
     before = finished(server)
     while (now := finished(server)) != before or httpx.get(f"{server}/load", timeout=30).json().get("server_load"):
         before = now
@@ -193,11 +193,11 @@ def test_fifty_pairs_killed_and_resumed(server: str, shared_data: Path, tmp_path
     assert ledger["answers"] - killed["answers"] == after["request_success"] - before["request_success"]
     assert ledger["tokens"] - killed["tokens"] == after["generation_tokens"] - before["generation_tokens"]
     assert ledger["open"] == 0
-    assert summary["reused"] == killed["requests"] - in_table
+    assert summary["reused"] == killed["requests"] - int(done["calls"].sum())  # pairs in the table are done with
     assert summary["calls"] == ledger["requests"] - killed["requests"]
 
     rows = workspace.read("annotations")
-    assert rows.height == PAIRS == summary["kept"] + summary["review"]
+    assert rows.height == PAIRS == done.height + summary["kept"] + summary["review"]
     outcomes: Counter[str] = Counter()
     for votes in rows["votes"]:
         for name, vote in json.loads(votes).items():
