@@ -192,7 +192,7 @@ def log(rows: list[tuple[str, str, str, bool, float | None]]) -> pl.LazyFrame:
             "dwell": pl.Float64,
         },
         orient="row",
-    )
+    ).with_columns(ts=pl.lit(datetime(2026, 1, 1, tzinfo=UTC)))
 
 
 def test_co_clicked_counts_believable_sessions() -> None:
