@@ -148,7 +148,7 @@ def table(task: str) -> None:
         f"\n{task}: Pass@64 of SPS's end minus a baseline's at the same Pass@1 (its line; >: beyond its best Pass@1)\n"
     )
     points = [method for method in means if method.startswith("sps")]
-    print("| line | " + " | ".join(points) + " |\n|---" * (len(points) + 1) + "|")
+    print("| line | " + " | ".join(points) + " |\n|" + "---|" * (len(points) + 1))
     for name, line in lines.items():
         print(f"| {name} | " + " | ".join(versus(means[m][-1, 0], means[m][-1, 3], line) for m in points) + " |")
     print(f"\n{task}: at GRPO's last Pass@1, less one point, Pass@64 on SPS's own line minus GRPO's, by seed\n")
