@@ -1,12 +1,12 @@
 """The command line of the trainer: every verb is one plain function, called with what a person typed."""
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from sps import display
+from sps.console import run
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -34,20 +34,7 @@ DEFAULT = "tiny-arithmetic"
 
 def main() -> None:
     """Run the command line; a mistake ends in one sentence and exit code 1, a wrong flag in 2."""
-    try:
-        app()
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted; the same command goes on from the last checkpoint\n")
-        sys.exit(130)
-    except Exception as error:
-        if "--debug" in sys.argv:
-            raise
-        expected = isinstance(error, (ValueError, OSError, RuntimeError))
-        prefix = "" if expected else f"unexpected {type(error).__name__}: "
-        sys.stderr.write(
-            f"error: {prefix}{error}\n" + ("" if expected else "run it again with --debug and report it\n")
-        )
-        sys.exit(1)
+    run(app, "the same command goes on from the last checkpoint")
 
 
 @app.command()
