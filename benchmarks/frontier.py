@@ -33,14 +33,18 @@ METHODS: dict[str, list[str]] = {
     "grpo": [],
     # Equal rollouts: groups without spread are left out, as DAPO does, but not replaced by new ones.
     "dapo": ["objective.preset=dapo", "objective.soft_tokens=4", "objective.dynamic_rounds=1"],
-    **{f"entropy-{bonus}": [f"objective.entropy_bonus={bonus}"] for bonus in (0.003, 0.01, 0.03, 0.1)},
+    **{f"entropy-{bonus}": [f"objective.entropy_bonus={bonus}"] for bonus in (0.003, 0.01, 0.02, 0.03)},
     "dph": ["objective.preset=dph", "objective.forward_kl=0.1", "objective.forward_kl_solved=0.1"],
     "passk": ["objective.preset=passk", "objective.passk=4"],
     "weighted_reinforce": ["objective.preset=weighted_reinforce"],
-    **{f"sps-{c}": [f"steering.coefficient={c}"] for c in (0.1, 0.3, 1.0, 3.0)},
+    **{f"sps-{c}": [f"steering.coefficient={c}"] for c in (0.1, 0.3, 0.5, 1.0)},
 }
-COMMON = ["steering.coefficient=0", "trainer.steps=300", "trainer.evaluate_every=100", "trainer.checkpoint_every=100",
+COMMON = ["steering.coefficient=0", "trainer.steps=200", "trainer.evaluate_every=100", "trainer.checkpoint_every=100",
           "evaluation.problems=200", "evaluation.samples=64", "evaluation.ks=[1,4,16,64]"]  # fmt: skip
+# Chosen on seed 100, which the tables leave out: few problems, each met eleven times, so that reinforcement squeezes as
+# it does over many epochs, and steering sees the right rollouts of a problem's last visits too. A tiny policy that is
+# pre-trained on so few sums would know nothing else.
+BY_TASK = {"countdown": ["task.train_size=300", "steering.replay=60"], "arithmetic": []}
 
 
 def main() -> None:
@@ -67,7 +71,7 @@ def main() -> None:
 
 def settings(folder: Path, task: str, method: str, seed: int) -> Config:
     """Of one run."""
-    return load(f"tiny-{task}", [*COMMON, f"seed={seed}", f"output={folder}", *METHODS[method]])
+    return load(f"tiny-{task}", [*COMMON, f"seed={seed}", f"output={folder}", *BY_TASK[task], *METHODS[method]])
 
 
 def digest(config: Config) -> str:
