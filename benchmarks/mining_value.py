@@ -1,12 +1,14 @@
 """What each agent and each part of the selection is worth on MSRD, by human judgment.
 
-    python benchmarks/mining_value.py run FOLDER [--seeds 10 11 12]      rounds by every variant -> FOLDER/pairs.parquet
+    python benchmarks/mining_value.py run FOLDER [--seeds 10 11 12]      every variant -> FOLDER/pairs-SEED.parquet
+    python benchmarks/mining_value.py run FOLDER --starts BACKTEST       the same with cross-encoders for champions
     python benchmarks/mining_value.py table FOLDER                       the tables of RESULTS.md
 
-The scenario, the traffic and the annotators are the backtest's (configs/msrd.yaml), made smaller. The champion is not
-the backtest's cross-encoder, which costs ten minutes a seed, but a logistic head on frozen features, trained on the
-same human grades in seconds. It stays the same over the rounds: what changes from round to round is what the miner has
-learned. A variant leaves one part out; every variant goes its own way, with the labels that it asked for.
+The scenario, the traffic and the annotators are the backtest's (configs/msrd.yaml), made smaller. The champion is a
+logistic head on frozen features, trained on the same human grades in seconds; or, with --starts, the cross-encoder that
+a backtest of configs/msrd.yaml trained for the seed on old searches (start-SEED in its folder). It stays the same over
+the rounds: what changes from round to round is what the miner has learned. A variant leaves one part out; every variant
+goes its own way, with the labels that it asked for.
 """
 
 import argparse
@@ -32,6 +34,7 @@ from serm.mining import Mined, mine_window
 from serm.mining.history import SCHEMA, is_wrong, labelled
 from serm.mining.precision import RANDOM, UNION
 from serm.records import AGENTS
+from serm.relevance.cross_encoder import CrossEncoder
 from serm.relevance.embedding import embed
 from serm.workspace import Workspace
 
@@ -95,6 +98,31 @@ class Head:
             kept = rng.random(features.shape) >= DROPOUT
             columns.append(self.model.predict_proba(features * kept / (1 - DROPOUT))[:, 1])
         return np.stack(columns, axis=1).astype(np.float32)
+
+
+class Remembered:
+    """A cross-encoder that scores no pair twice: every variant asks about the same ones."""
+
+    def __init__(self, folder: Path, config: Config) -> None:
+        """Load a backtest's starting model."""
+        self.model = CrossEncoder(folder, config.relevance, config.labels.scale)
+        self.scale = self.model.scale
+        self.known: dict[tuple[str, str], NDArray[np.float32]] = {}
+
+    def probabilities(self, queries: Sequence[str], documents: Sequence[str]) -> NDArray[np.float32]:
+        """Pr(y | q, d): (n, 2)."""
+        pairs = list(zip(queries, documents, strict=True))
+        new = [pair for pair in dict.fromkeys(pairs) if pair not in self.known]
+        if new:
+            scores = self.model.probabilities([query for query, _ in new], [document for _, document in new])
+            self.known.update(zip(new, scores, strict=True))
+        return np.stack([self.known[pair] for pair in pairs]) if pairs else np.empty((0, 2), dtype=np.float32)
+
+    def judgments(
+        self, queries: Sequence[str], documents: Sequence[str], passes: int, seed: int
+    ) -> NDArray[np.float32]:
+        """f of K passes with dropout: (n, K)."""
+        return self.model.judgments(queries, documents, passes, seed)
 
 
 def settings(seed: int) -> Config:
@@ -161,14 +189,18 @@ class Vectors:
 class Bench:
     """One seed: its logs, champion, annotators, and the truth about every shown pair."""
 
-    def __init__(self, seed: int, folder: Path, latent: bool) -> None:
-        """Train the champion; ask the annotators about every pair once."""
+    def __init__(self, seed: int, folder: Path, latent: bool, starts: Path | None) -> None:
+        """Train or load the champion; ask the annotators about every pair once."""
         judgments, documents = collection(folder)
         self.scenario, self.config = scenario_of(seed, folder)
         self.seed = seed
         self.documents = documents.filter(pl.col("doc_id").is_in(judgments["doc_id"].unique().implode()))
         self.vectors = Vectors(folder / "vectors.npz", self.config, documents, latent)
-        self.champion = Head(self.scenario.start, self.documents, self.vectors)
+        self.champion: Head | Remembered = (
+            Remembered(starts / f"start-{seed}", self.config)
+            if starts
+            else Head(self.scenario.start, self.documents, self.vectors)
+        )
         self.logs = windows(self.scenario, self.config.backtest, self.config, seed)
         self.lab = Lab(self.scenario, judgments, documents, self.config, self.vectors)
         self.asked: dict[tuple[str, str], int | None] = {}
@@ -207,13 +239,13 @@ class Bench:
         return labelled(mined.pairs, mined.considered, labels, number, [0, 1])
 
 
-def run(folder: Path, seeds: Sequence[int], latent: bool) -> None:
+def run(folder: Path, seeds: Sequence[int], latent: bool, starts: Path | None) -> None:
     """Every variant and every agent alone, seed by seed; a seed that is there is not run again."""
     for seed in seeds:
         path = folder / f"pairs-{seed}.parquet"
         if path.exists():
             continue
-        bench = Bench(seed, folder, latent)
+        bench = Bench(seed, folder, latent, starts)
         tried: dict[str, tuple[dict[str, Any], Sequence[str]]] = {name: (off, AGENTS) for name, off in OFF.items()}
         tried |= {f"{agent} alone": ({"random_share": 0.0}, (agent,)) for agent in AGENTS}
         tried[RANDOM] = ({}, (RANDOM,))
@@ -293,11 +325,12 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[10, 11, 12])
     parser.add_argument("--embedder", choices=["configured", "latent"], default="configured", help="latent: cheap")
+    parser.add_argument("--starts", type=Path, help="a backtest's folder of start-SEED, for cross-encoders")
     parser.add_argument("--set", nargs="*", default=[], metavar="ROOM.KEY=VALUE", help="over the settings here")
     given = parser.parse_args()
     SMALLER.extend(given.set)
     if given.what == "run":
-        run(given.folder, given.seeds, given.embedder == "latent")
+        run(given.folder, given.seeds, given.embedder == "latent", given.starts)
     else:
         table(given.folder)
 
