@@ -5,11 +5,13 @@ are written whole or not at all: a run that was killed, or that lost a worker, c
 """
 
 import hashlib
+import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
@@ -21,6 +23,7 @@ from serm.mining.traffic import VISIT
 
 PART_ROWS = 4_000_000  # about 0.8 GiB while it is added up
 ROW_GROUP = 65_536  # small, so that a reader who wants a range of keys skips the rest
+UNUSED_SECONDS = 7 * 24 * 3_600  # long enough that no miner at work still reads them
 COUNTED = ("per_session", "bot_clicks", "bot_dwell", "bot_share")  # settings that a part's sums depend on
 
 
@@ -34,7 +37,7 @@ class Part:
 
     def of(self, impressions: pl.LazyFrame) -> pl.LazyFrame:
         """The part's rows; a range of `ts`, so that files of other days are never opened."""
-        start = datetime.combine(self.day, time(), UTC)
+        start = datetime(self.day.year, self.day.month, self.day.day, tzinfo=UTC)
         rows = impressions.filter((pl.col("ts") >= start) & (pl.col("ts") < start + timedelta(days=1)))
         return rows if self.shares == 1 else rows.filter(VISIT % self.shares == self.share)
 
@@ -47,13 +50,14 @@ class Cache:
     log: str
 
     def parts(self, settings: MiningSettings) -> Path:
-        """The folder for this log and these settings; those of other logs or settings are removed."""
+        """The folder for this log and these settings; others that nobody asked for in days are removed."""
         named = [self.log, pl.__version__, *(f"{name}={getattr(settings, name)}" for name in COUNTED)]
         mine = self.folder / hashlib.sha256("\n".join(named).encode()).hexdigest()[:16]
-        for other in self.folder.glob("*"):
-            if other != mine:
-                shutil.rmtree(other, ignore_errors=True)
         mine.mkdir(parents=True, exist_ok=True)
+        os.utime(mine)
+        for other in self.folder.glob("*"):
+            if other != mine and time.time() - other.stat().st_mtime > UNUSED_SECONDS:
+                shutil.rmtree(other, ignore_errors=True)
         return mine
 
 
@@ -106,4 +110,9 @@ def _keep(place: Path, frames: list[pl.DataFrame]) -> None:
     scratch.mkdir(parents=True)
     for name, frame in zip(FRAMES, frames, strict=True):
         frame.write_parquet(scratch / f"{name}.parquet", compression="lz4", row_group_size=ROW_GROUP)
-    scratch.rename(place)
+    try:
+        scratch.rename(place)
+    except OSError:
+        if not place.exists():
+            raise
+        shutil.rmtree(scratch)  # another miner of the same log was faster; both added up the same
