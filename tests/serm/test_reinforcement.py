@@ -1,5 +1,6 @@
 """sps on relevance: the reward, and that it moves the probabilities which scores are read from."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -89,3 +90,22 @@ def test_what_cannot_be_used_is_named(folder: Path, tmp_path: Path) -> None:
     wrong = SpsSettings(steps=1, settings={"rollout": {"grup": 3}})
     with pytest.raises(ValueError, match=r"update\.sps\.settings: rollout\.grup: no such setting"):
         reinforce(folder, SETTINGS, SCALE, PAIRS, PAIRS, wrong, 0, tmp_path / "run")
+
+
+def test_a_truncated_checkpoint_is_named_and_without_it_the_run_goes_on(folder: Path, tmp_path: Path) -> None:
+    sps = SpsSettings(steps=2, prompts=2, group=2, learning_rate=1e-3, held_out=2)
+    settings = SETTINGS.model_copy(update={"checkpoint_every": 1})
+
+    def run(output: Path) -> dict[str, torch.Tensor]:
+        model, _ = reinforce(folder, settings, SCALE, PAIRS, PAIRS, sps, 0, output)
+        weights: dict[str, torch.Tensor] = model.network.state_dict()
+        return weights
+
+    expected = run(tmp_path / "run")
+    newest = tmp_path / "run" / "checkpoints" / "step-000002"
+    content = (newest / "state.pt").read_bytes()
+    (newest / "state.pt").write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match=r"step-000002 cannot be read .* remove this folder"):
+        run(tmp_path / "run")
+    shutil.rmtree(newest)
+    assert all(torch.equal(weight, expected[name]) for name, weight in run(tmp_path / "run").items())
