@@ -1,5 +1,6 @@
 """The cross-encoder against sentence-transformers, and training that resumes exactly."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,10 @@ from transformers import AutoTokenizer, BertConfig, BertForSequenceClassificatio
 
 from serm.config import RelevanceSettings
 from serm.relevance.cross_encoder import CrossEncoder
-from serm.relevance.training import Plan, Trained, TrainingError, log_likelihoods, plan_batches, train
+from serm.relevance.examples import examples_of
+from serm.relevance.loop import plan_batches
+from serm.relevance.losses import label_losses
+from serm.relevance.training import Plan, Trained, TrainingError, train
 from serm.relevance.weights import resolve
 
 QUERIES = ["red shoes", "x", "a much longer query about red shoes for running in the rain at night", "red shoes"]
@@ -155,9 +159,10 @@ def test_unknown_weights_are_named() -> None:
 
 def test_the_loss_of_an_agreed_label_is_its_likelihood_under_the_confusion() -> None:
     confusion = np.array([[0.8, 0.2], [0.3, 0.7]])
-    table = log_likelihoods(np.array([1, 1, 0]), np.array([False, True, True]), confusion, 2)
-    model = np.array([0.9, 0.1])  # Pr(y | q, d)
-    losses = -np.log((model * np.exp(table)).sum(axis=1))
+    pairs = make_pairs(3).with_columns(label=pl.Series([1, 1, 0]), agreed=pl.Series([False, True, True]))
+    targets, seen, _ = examples_of(pairs, [0, 1], confusion).tensors([0, 1, 2], torch.device("cpu"))
+    model = torch.tensor([0.9, 0.1])  # Pr(y | q, d)
+    losses = label_losses(model.log().expand(3, 2), targets, seen).numpy()
     np.testing.assert_allclose(losses[0], -np.log(0.1), rtol=1e-5)  # a person's label is certain
     np.testing.assert_allclose(losses[1], -np.log(0.9 * 0.2 + 0.1 * 0.7), rtol=1e-5)
     np.testing.assert_allclose(losses[2], -np.log(0.9 * 0.8 + 0.1 * 0.3), rtol=1e-5)
@@ -174,3 +179,32 @@ def test_human_labels_alone_train_as_cross_entropy_does(settings: RelevanceSetti
     probabilities = model.probabilities(pairs["query"].to_list(), pairs["text"].to_list())
     expected = -np.log(probabilities[np.arange(16), pairs["label"].to_numpy()]).mean()
     assert train(model, pairs, plan, confusion=np.eye(2) * 0.6 + 0.2).loss[0] == pytest.approx(expected, rel=1e-4)
+
+
+def test_with_the_ordinal_loss_near_misses_cost_less(settings: RelevanceSettings) -> None:
+    """The loss of one step is the arithmetic on the model's own probabilities."""
+    pairs = make_pairs(16)
+    plan = Plan(1, 16, 1e-9, 0.0, 0.1, 10, 1, 10**9, 0)
+    model = CrossEncoder.start(settings.model_copy(update={"ordinal_weight": 0.5}), [0, 1, 2], seed=3)
+    for module in model.network.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    probabilities = model.probabilities(pairs["query"].to_list(), pairs["text"].to_list())
+    labels = pairs["label"].to_numpy()
+    truth = np.eye(3)[labels].cumsum(axis=1)
+    squares = ((probabilities.cumsum(axis=1) - truth) ** 2)[:, :2].sum(axis=1) / 2
+    expected = (-np.log(probabilities[np.arange(16), labels]) + 0.5 * squares).mean()
+    assert train(model, pairs, plan).loss[0] == pytest.approx(expected, rel=1e-4)
+
+
+def test_micro_batches_change_no_weight(settings: RelevanceSettings) -> None:
+    found = []
+    for tokens in (10**9, 40):
+        model = CrossEncoder.start(settings, [0, 1, 2], seed=3)
+        for module in model.network.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        train(model, make_pairs(24), replace(PLAN, micro_batch_tokens=tokens))
+        found.append(model.network.state_dict())
+    for name, weight in found[0].items():
+        torch.testing.assert_close(weight, found[1][name], atol=2e-5, rtol=1e-3)
