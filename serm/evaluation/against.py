@@ -69,7 +69,7 @@ def _split(
     first, second = (per_query(one.select("query", "doc_id", "grade"), one, measures).values for one in (a, b))
     if first.is_empty():
         return None
-    slices, locales = read_slices(workspace, split, judgments_version)
+    slices, locales = read_slices(workspace, split, first["query"], judgments_version)
     pairs = both(a, b, read_notes(workspace, a), workspace.config.labels.scale)
     found = changes(split, first, second, pairs, locales, settings.gate_measure, settings.examples)
     return first, second, slices, found

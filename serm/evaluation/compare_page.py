@@ -52,7 +52,10 @@ def tests_section(tests: Sequence[SliceComparison], settings: EvaluationSettings
         "tests",
         "By slice",
         "Tests flip the sign of each query's difference, two-sided; p is corrected for all tests of this page.",
-        grid(cards, "two") + grid([text_card("All tests", table(test_rows(tests)))], "one") if tests else "",
+        grid(cards, "two")
+        + grid([text_card("All measures", details(f"{len(tests)} tests", table(test_rows(tests))))], "one")
+        if tests
+        else "",
     )
 
 

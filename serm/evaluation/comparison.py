@@ -5,14 +5,20 @@ measures are correlated; Holm's correction holds under any dependence, Benjamini
 that is usual here.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from serm.config import EvaluationSettings
 from serm.evaluation.paired import Interval, adjusted, mean_interval, two_sided_p
 from serm.evaluation.slices import LEVEL, Slices, members, problem
+
+FINENESS = 4  # how many times smaller than the corrected level the smallest p-value is
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,7 @@ def compare_slices(
     Raises:
         ValueError: the two were measured on different queries.
     """
-    rows: list[SliceComparison] = []
+    rows, tested = [], []
     for split, first in a.items():
         second = b[split]
         if set(first["query"]) != set(second["query"]):
@@ -54,24 +60,34 @@ def compare_slices(
             own, other = members(first, slices[split], part), members(second, slices[split], part)
             for name in measures:
                 place = (split, part.dimension, part.value, name, own.height)
-                rows.append(_compare(place, own[name], other[name], settings, seed))
-    tested = [row for row in rows if row.p_value is not None]
-    corrected = iter(adjusted([row.p_value for row in tested if row.p_value is not None], settings.correction))
+                note = _problem(own[name], other[name], settings)
+                rows.append(SliceComparison(*place, None, None, None, None, None, False, note))
+                tested.append(None if note else (own[name].to_numpy(), other[name].to_numpy()))
+    # The smallest p that flips can give must stay below the level when it is multiplied by the number of tests.
+    flips = max(settings.resamples, math.ceil(FINENESS * sum(values is not None for values in tested) / settings.alpha))
+    rows = [
+        row if values is None else _compare(row, *values, settings, flips, seed)
+        for row, values in zip(rows, tested, strict=True)
+    ]
+    corrected = iter(adjusted([row.p_value for row in rows if row.p_value is not None], settings.correction))
     return [row if row.p_value is None else _corrected(row, next(corrected), settings.alpha) for row in rows]
 
 
+def _problem(a: pl.Series, b: pl.Series, settings: EvaluationSettings) -> str:
+    """Why a slice allows no test; empty when it does."""
+    notes = {name: problem(values, settings) for name, values in (("A", a), ("B", b))}
+    if notes["A"] == notes["B"]:
+        return notes["A"]
+    return "; ".join(f"{name}: {note}" for name, note in notes.items() if note)
+
+
 def _compare(
-    place: tuple[str, str, str, str, int], a: pl.Series, b: pl.Series, settings: EvaluationSettings, seed: int
+    row: SliceComparison, a: Floats, b: Floats, settings: EvaluationSettings, flips: int, seed: int
 ) -> SliceComparison:
-    notes = [f"{name}: {note}" for name, values in (("A", a), ("B", b)) if (note := problem(values, settings))]
-    if notes:
-        few = len(a) < settings.slice_minimum
-        note = problem(a, settings) if few else "; ".join(notes)
-        return SliceComparison(*place, None, None, None, None, None, False, note)
-    old, new = a.to_numpy(), b.to_numpy()
-    difference = mean_interval(new - old, LEVEL, settings.resamples, seed)
-    p = two_sided_p(new - old, settings.resamples, seed)
-    return SliceComparison(*place, float(old.mean()), float(new.mean()), difference, p, None, False, "")
+    return replace(
+        row, a=float(a.mean()), b=float(b.mean()), difference=mean_interval(b - a, LEVEL, settings.resamples, seed),
+        p_value=two_sided_p(b - a, flips, seed),
+    )  # fmt: skip
 
 
 def _corrected(row: SliceComparison, value: float, alpha: float) -> SliceComparison:

@@ -7,8 +7,10 @@ from serm.evaluation.slices import Slices, bands, build
 from serm.workspace import Workspace
 
 
-def read_slices(workspace: Workspace, split: str, judgments_version: int | None = None) -> tuple[Slices, pl.DataFrame]:
-    """A split's slices, and its queries' locales [query, locale].
+def read_slices(
+    workspace: Workspace, split: str, measured: pl.Series, judgments_version: int | None = None
+) -> tuple[Slices, pl.DataFrame]:
+    """Slices of a split's `measured` queries, and their locales [query, locale].
 
     A query's locale is the one most often given with its judgments, else with its impressions. All impressions are
     read, as a stream, one row a distinct query kept.
@@ -17,7 +19,7 @@ def read_slices(workspace: Workspace, split: str, judgments_version: int | None 
     judged = workspace.scan("judgments", judgments_version).filter(
         (pl.col("split") == split) & ~pl.col("judge").str.starts_with(LLM_JUDGE)
     )
-    queries = judged.select(pl.col("query").unique().sort()).collect()
+    queries = measured.rename("query").to_frame()
     log = workspace.scan("impressions")
     seen = log.group_by("query").agg(seen=pl.len(), first=pl.col("ts").min()).collect(engine="streaming")
     logged = _most_common_locale(log.join(queries.lazy(), on="query", how="semi")).rename({"locale": "logged"})

@@ -71,7 +71,7 @@ def _measure(workspace: Workspace, model: str, splits: Sequence[str], judgments_
         results.append(_summarise(split, measured, said.without_document, settings, config.seed))
         if measured.values.is_empty():
             continue
-        slices, _ = read_slices(workspace, split, judgments_version)
+        slices, _ = read_slices(workspace, split, measured.values["query"], judgments_version)
         figures += measure(split, measured.values, slices, settings.measures, settings, config.seed)
         notes += [f"{split}, {note}" for note in slices.notes]
         if not calibration:
