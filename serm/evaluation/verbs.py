@@ -17,7 +17,7 @@ from serm.evaluation.page import page
 from serm.evaluation.paired import mean_interval
 from serm.evaluation.reading import read_slices
 from serm.evaluation.results import FOLDER, EvaluationSummary, SplitResult, written
-from serm.evaluation.slices import LEVEL, measure
+from serm.evaluation.slices import LEVEL, SliceFigure, measure
 from serm.evaluation.verdict import Verdict, decide
 from serm.workspace import Workspace, WorkspaceError
 
@@ -63,7 +63,8 @@ def evaluate(
 def _measure(workspace: Workspace, model: str, splits: Sequence[str], judgments_version: int) -> EvaluationSummary:
     config = workspace.config
     settings, subject = config.evaluation, find(workspace, model)
-    results, figures, calibration, notes = [], [], [], []
+    results, notes = list[SplitResult](), list[str]()
+    figures, calibration = list[SliceFigure](), list[Calibration]()
     temperature = None
     for split in splits:
         said = answers(workspace, subject, split, judgments_version)
