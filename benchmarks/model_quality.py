@@ -20,6 +20,7 @@ import shutil
 import subprocess
 import time
 from dataclasses import asdict, dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +74,9 @@ CELLS = {
 class Sizes:
     """How much is trained on and measured; what a free core does in a quarter of an hour a SmolLM2 cell."""
 
-    pairs: int = 640  # graded pairs of old searches, and as many of fresh ones
-    queries: int = 40  # held-out searches of each kind, some 24 documents each
-    unlabelled: int = 640  # pairs of other fresh searches that a student reads
+    pairs: int = 320  # graded pairs of old searches, and as many of fresh ones
+    queries: int = 30  # held-out searches of each kind, some 24 documents each
+    unlabelled: int = 320  # pairs of other fresh searches that a student reads
 
 
 @dataclass(frozen=True)
@@ -113,18 +114,34 @@ def main() -> None:
         unknown = [name for name in names if name not in CELLS]
         if unknown:
             parser.error(f"no cell {unknown[0]!r}; there are: {', '.join(CELLS)}")
-        for name in names:
-            run(given.out, name, sizes, given.seed, given.smol)
+        for name in with_parents(names):
+            # A process each: its peak of memory is the cell's own.
+            process = get_context("spawn").Process(target=run, args=(given.out, name, sizes, given.seed, given.smol))
+            process.start()
+            process.join()
+            if process.exitcode:
+                raise SystemExit(process.exitcode)
+
+
+def with_parents(names: list[str]) -> list[str]:
+    """The cells, each after what it is made from."""
+    found: list[str] = []
+    for name in names:
+        line = [name]
+        while parent := CELLS[line[0]].parent:
+            line.insert(0, parent)
+        found += [each for each in line if each not in found]
+    return found
 
 
 def settings(cell: Cell, sizes: Sizes, seed: int, smol: str) -> Config:
     """The settings of one cell."""
-    queries = -(-sizes.pairs // (2 * PER_GRADE))
+    queries = -(-sizes.pairs // PER_GRADE)  # many a search has few of the better grade
     own = [
         f"seed={seed}", f"backtest.start_queries={queries}", "backtest.dev_queries=1", "backtest.rounds=2",
         f"backtest.stream_queries={max(queries, -(-sizes.unlabelled // 8))}",
         f"backtest.old_queries={sizes.queries}", f"backtest.fresh_queries={sizes.queries}",
-        "relevance.evaluate_every=1000000", "update.earlier_share=0",
+        "relevance.evaluate_every=1000000", "update.new_share=0.5", "update.earlier_share=0",
     ]  # fmt: skip
     own += FAMILIES[cell.family]
     if cell.family == "smol":
@@ -143,14 +160,12 @@ def digest(name: str, sizes: Sizes, seed: int) -> str:
 
 
 def run(out: Path, name: str, sizes: Sizes, seed: int, smol: str) -> None:
-    """Train and measure one cell, and the cells it is made from, unless that is done."""
+    """Train and measure one cell, unless that is done; what it is made from must be done."""
     cell, key = CELLS[name], digest(name, sizes, seed)
     folder = out / "models" / f"{name.replace(':', '-').replace('>', '-to-')}-{key}"
     done = key in {row["settings"] for row in kept()}
     if done and (folder.exists() or not any(other.parent == name for other in CELLS.values())):
         return
-    if cell.parent:
-        run(out, cell.parent, sizes, seed, smol)
     if cell.family == "smol" and not smol:
         raise SystemExit(f"{name}: give --smol FOLDER with SmolLM2-135M-Instruct")
     print(f"{name}, seed {seed}: {folder}", flush=True)
