@@ -6,9 +6,10 @@
     python benchmarks/model_quality.py table                                  the tables of RESULTS.md
 
 Searches for movies up to 2012 are old, later ones fresh; train, unlabelled and held-out searches are disjoint. `base`
-is trained on people's grades of old searches; `replay` and `fresh-only` go on from it with grades of fresh ones, with and
-without old ones among them. Schedules are fixed: no early stopping, nothing tuned on what is reported. A cell's figures
-are a line of benchmarks/model_quality.jsonl, under a digest of its settings; a cell that is there is not run again.
+is trained on people's grades of old searches; `replay` and `fresh-only` go on from it with grades of fresh ones, with
+and without old ones among them. Schedules are fixed: no early stopping, nothing tuned on what is reported. A cell's
+figures are a line of benchmarks/model_quality.jsonl, under a digest of its settings; a cell that is there is not run
+again.
 """
 
 import argparse

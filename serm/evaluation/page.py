@@ -142,7 +142,7 @@ def calibration_rows(found: Sequence[Calibration]) -> list[dict[str, Any]]:
     for one in found:
         for field, name in ERRORS.items():
             if one.figures:
-                own, warm = (side and getattr(side, field) for side in (one.figures, one.tempered))
+                own, warm = (None if side is None else getattr(side, field) for side in (one.figures, one.tempered))
                 rows.append(
                     {"split": one.split, "error": name, "as it is": words(own, 1), "tempered": words(warm, 1),
                      "temperature": one.temperature, "pairs": one.pairs, "queries": one.queries}
