@@ -7,9 +7,10 @@
 
 Searches for movies up to 2012 are old, later ones fresh; train, unlabelled and held-out searches are disjoint. `base`
 is trained on people's grades of old searches; `replay` and `fresh-only` go on from it with grades of fresh ones, with
-and without old ones among them. Schedules are fixed: no early stopping, nothing tuned on what is reported. A cell's
-figures are a line of benchmarks/model_quality.jsonl, under a digest of its settings; a cell that is there is not run
-again.
+and without old ones among them, `sps` by reinforcement with the fresh grades as reward; `>` is a student that saw no
+grade, only what its teacher says of other fresh pairs. Schedules are fixed: no early stopping, nothing tuned on what
+is reported. A cell's figures are a line of benchmarks/model_quality.jsonl, under a digest of its settings; a cell that
+is there is not run again.
 """
 
 import argparse
@@ -64,11 +65,21 @@ class Cell:
     parent: str | None
 
 
+STAGES = (("zero", None), ("base", None), ("replay", "base"), ("fresh-only", "base"))
 CELLS = {
     f"{family}:{stage}": Cell(family, stage, parent and f"{family}:{parent}")
     for family in FAMILIES
-    for stage, parent in (("zero", None), ("base", None), ("replay", "base"), ("fresh-only", "base"))
+    for stage, parent in STAGES
+} | {
+    "smol:sps": Cell("smol", "sps", "smol:base"),
+    "smol:replay+sps": Cell("smol", "sps", "smol:replay"),
+    "ce:replay>half": Cell("ce", "half", "ce:replay"),  # MiniLM without every second layer
+    "smol:replay>ce": Cell("ce", "distilled", "smol:replay"),
+    "smol:sps>ce": Cell("ce", "distilled", "smol:sps"),
+    "smol:replay+sps>ce": Cell("ce", "distilled", "smol:replay+sps"),
 }
+SPS = ["update.sps.steps=20", "update.sps.prompts=8", "update.sps.group=4", "update.sps.learning_rate=5e-6"]
+DISTILLATION = {"temperature": 2.0, "epochs": 3.0, "learning_rate": 1e-4}
 
 
 @dataclass(frozen=True)
@@ -135,8 +146,8 @@ def with_parents(names: list[str]) -> list[str]:
     return found
 
 
-def settings(cell: Cell, sizes: Sizes, seed: int, smol: str) -> Config:
-    """The settings of one cell."""
+def overrides(cell: Cell, sizes: Sizes, seed: int) -> list[str]:
+    """What a cell's settings differ in from configs/msrd.yaml."""
     queries = -(-sizes.pairs // PER_GRADE)  # many a search has few of the better grade
     own = [
         f"seed={seed}", f"backtest.start_queries={queries}", "backtest.dev_queries=1", "backtest.rounds=2",
@@ -145,32 +156,40 @@ def settings(cell: Cell, sizes: Sizes, seed: int, smol: str) -> Config:
         "relevance.evaluate_every=1000000", "update.new_share=0.5", "update.earlier_share=0",
     ]  # fmt: skip
     own += FAMILIES[cell.family]
-    if cell.family == "smol":
-        own.append(f"relevance.base={smol}")
-    if cell.stage == "fresh-only":
-        own.append("update.new_share=1.0")
-    return load_config(PRESET, own)
+    own += ["update.new_share=1.0"] if cell.stage == "fresh-only" else []
+    return own + (SPS if cell.stage == "sps" else [])
+
+
+def settings(cell: Cell, sizes: Sizes, seed: int, base: str) -> Config:
+    """The settings of one cell; `base` names other starting weights than MiniLM's."""
+    return load_config(PRESET, overrides(cell, sizes, seed) + ([f"relevance.base={base}"] if base else []))
 
 
 def digest(name: str, sizes: Sizes, seed: int) -> str:
     """What names a cell's settings, and those of the cell it is made from, wherever the weights lie."""
     cell = CELLS[name]
-    rooms = settings(cell, sizes, seed, "smol").model_dump(mode="json", include={"labels", "relevance", "update"})
     parent = digest(cell.parent, sizes, seed) if cell.parent else ""
-    return hashlib.sha256(json.dumps([name, rooms, asdict(sizes), seed, parent]).encode()).hexdigest()[:12]
+    taught = DISTILLATION if ">" in name else {}
+    content = [name, PRESET, overrides(cell, sizes, seed), taught, asdict(sizes), seed, parent]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
+
+
+def folder_of(out: Path, name: str, sizes: Sizes, seed: int) -> Path:
+    """Where a cell's model lies."""
+    return out / "models" / f"{name.replace(':', '-').replace('>', '-to-')}-{digest(name, sizes, seed)}"
 
 
 def run(out: Path, name: str, sizes: Sizes, seed: int, smol: str) -> None:
     """Train and measure one cell, unless that is done; what it is made from must be done."""
     cell, key = CELLS[name], digest(name, sizes, seed)
-    folder = out / "models" / f"{name.replace(':', '-').replace('>', '-to-')}-{key}"
+    folder = folder_of(out, name, sizes, seed)
     done = key in {row["settings"] for row in kept()}
     if done and (folder.exists() or not any(other.parent == name for other in CELLS.values())):
         return
     if cell.family == "smol" and not smol:
         raise SystemExit(f"{name}: give --smol FOLDER with SmolLM2-135M-Instruct")
     print(f"{name}, seed {seed}: {folder}", flush=True)
-    config, data = settings(cell, sizes, seed, smol), data_of(out, sizes, seed)
+    config, data = settings(cell, sizes, seed, smol if cell.family == "smol" else ""), data_of(out, sizes, seed)
     began, busy = time.time(), time.process_time()
     model, seen, tokens = make(out, name, config, data, sizes, seed)
     cost = {"seconds": time.time() - began, "cpu_seconds": time.process_time() - busy, "pairs": seen, "tokens": tokens}
@@ -201,13 +220,69 @@ def make(out: Path, name: str, config: Config, data: Data, sizes: Sizes, seed: i
         return start(config.relevance, config.labels.scale, seed), 0, 0
     if cell.stage == "base":
         model, _ = train_first(data.old_train, data.old.clear(), config)
-        pairs, share = data.old_train, 1.0
-        return model, *read(model, pairs, config.relevance.max_epochs * share)
-    parent = out / "models" / f"{str(cell.parent).replace(':', '-')}-{digest(str(cell.parent), sizes, seed)}"
+        return model, *read(model, data.old_train, config.relevance.max_epochs)
+    parent = folder_of(out, str(cell.parent), sizes, seed)
+    if ">" in name:
+        return distil(parent, CELLS[str(cell.parent)].family, cell, config, data, out, sizes, seed)
     model = load(parent, config.relevance, config.labels.scale)
+    if cell.stage == "sps":
+        from serm.evolution.fitting import reinforce_on
+
+        drawn = config.update.sps
+        run_folder = out / "runs" / folder_of(out, name, sizes, seed).name
+        run_folder.mkdir(parents=True, exist_ok=True)
+        model, _ = reinforce_on(model, data.fresh_train, data.old.clear(), config, 1, run_folder)
+        passes = drawn.steps * drawn.prompts * drawn.group / data.fresh_train.height
+        return model, *read(model, data.fresh_train, passes)
     people = data.fresh_train.with_columns(agreed=pl.lit(False))
     train_next(model, people, nothing, data.old_train, config, 1)
     return model, *read(model, data.fresh_train, config.update.epochs / config.update.new_share)
+
+
+def distil(
+    parent: Path, family: str, cell: Cell, config: Config, data: Data, out: Path, sizes: Sizes, seed: int
+) -> tuple[Any, int, int]:
+    """A MiniLM cross-encoder, whole or half, taught by the cell's parent on unlabelled fresh pairs alone."""
+    from serm.distillation.losses import fit
+
+    from serm.relevance import start
+    from serm.relevance.examples import Examples
+    from serm.relevance.loop import Plan
+
+    teacher = load(parent, config.relevance.model_copy(update={"family": family}), config.labels.scale)
+    queries, texts = data.unlabelled["query"].to_list(), data.unlabelled["text"].to_list()
+    said = teacher.probabilities(queries, texts)
+    del teacher
+    if cell.stage == "half":
+        config = settings(cell, sizes, seed, str(half_minilm(out)))
+    student = start(config.relevance, config.labels.scale, seed)
+    rows = len(queries)
+    examples = Examples(queries, texts, said, np.ones(rows, np.float32), np.zeros(rows, dtype=bool), [""] * rows)
+    plan = Plan(
+        DISTILLATION["epochs"], config.relevance.batch_pairs, DISTILLATION["learning_rate"],
+        config.relevance.weight_decay, config.relevance.warmup_share, config.relevance.evaluate_every,
+        config.relevance.patience, config.relevance.checkpoint_every, seed, config.relevance.micro_batch_tokens,
+    )  # fmt: skip
+    fit(student, examples, np.ones(rows, dtype=bool), DISTILLATION["temperature"], plan)
+    return student, *read(student, data.unlabelled, DISTILLATION["epochs"])
+
+
+def half_minilm(out: Path) -> Path:
+    """MiniLM's folder without every second layer, made once."""
+    from transformers import AutoModel, AutoTokenizer
+
+    from serm.relevance.weights import resolve
+
+    folder = out / "half-minilm"
+    if not folder.exists():
+        network: Any = AutoModel.from_pretrained(resolve("embedded:minilm"))
+        network.encoder.layer = network.encoder.layer[::2]
+        network.config.num_hidden_layers = len(network.encoder.layer)
+        scratch = out / ".half-minilm"
+        network.save_pretrained(scratch)
+        AutoTokenizer.from_pretrained(resolve("embedded:minilm")).save_pretrained(scratch)
+        scratch.rename(folder)
+    return folder
 
 
 def read(model: Any, pairs: pl.DataFrame, epochs: float) -> tuple[int, int]:
