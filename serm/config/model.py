@@ -1,6 +1,6 @@
 """Settings of the relevance model, its updates and its evaluation."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -23,6 +23,23 @@ class RelevanceSettings(Room):
     evaluate_every: int = Field(100, ge=1, description="Steps between dev evaluations.")
     patience: int = Field(3, ge=1, description="Stop after this many dev evaluations without a better NDCG@10.")
     checkpoint_every: int = Field(100, ge=1, description="Steps between resumable checkpoints.")
+    instructions: str = Field(
+        "Judge how well a document answers a search query.",
+        description="generative: how to judge; stands before the query and is read once for all pairs.",
+    )
+    chat_template: bool = Field(False, description="generative: prompts go through the model's chat template.")
+    sampled_judgments: Literal["label", "reason"] = Field(
+        "label",
+        description="generative: judgments are drawn from the label's probabilities, or follow a reason each.",
+    )
+    rationale_tokens: int = Field(128, ge=1, description="generative: longest rationale.")
+    engine: Literal["transformers", "vllm", "vllm-server"] = Field(
+        "transformers", description="generative: what runs the language model when it scores and writes."
+    )
+    server: str | None = Field(None, description="engine vllm-server: its address, such as http://localhost:8000.")
+    vllm: dict[str, Any] = Field(
+        default_factory=dict, description="engine vllm: passed to vllm.LLM, such as gpu_memory_utilization."
+    )
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where the processor has it.")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
     passes: int = Field(5, ge=2, description="K judgments per pair for the disagreement agent.")
