@@ -244,7 +244,6 @@ def distil(
 ) -> tuple[Any, int, int]:
     """A MiniLM cross-encoder, whole or half, taught by the cell's parent on unlabelled fresh pairs alone."""
     from serm.distillation.losses import fit
-
     from serm.relevance import start
     from serm.relevance.examples import Examples
     from serm.relevance.loop import Plan

@@ -41,7 +41,7 @@ class RelevanceSettings(Room):
         description="generative: weight of -log Pr(any label); 1: plain next-token loss, 0: what scores read.",
     )
     rationale_weight: float = Field(0.2, ge=0, description="generative: weight of the rationale's mean token loss.")
-    rationale_tokens: int = Field(128, ge=1, description="generative: longest rationale that is learnt.")
+    rationale_tokens: int = Field(128, ge=1, description="generative: longest rationale, learnt or written.")
     lora: LoraSettings | None = Field(None, description="generative: train adapters of this rank, not all weights.")
     gradient_checkpointing: bool = Field(False, description="generative: a third more time for much less memory.")
     pretrain_epochs: float = Field(
@@ -51,6 +51,22 @@ class RelevanceSettings(Room):
     pretrain_tokens: int = Field(512, ge=16, description="Tokens of a block into which texts are packed.")
     pretrain_blocks: int = Field(16, ge=1, description="Blocks per step.")
     pretrain_learning_rate: float = Field(5e-5, gt=0)
+    instructions: str = Field(
+        "Judge how well a document answers a search query.",
+        description="generative: how to judge; stands before the query and is read once for all pairs.",
+    )
+    chat_template: bool = Field(False, description="generative: prompts go through the model's chat template.")
+    sampled_judgments: Literal["label", "reason"] = Field(
+        "label",
+        description="generative: judgments are drawn from the label's probabilities, or follow a reason each.",
+    )
+    engine: Literal["transformers", "vllm", "vllm-server"] = Field(
+        "transformers", description="generative: what runs the language model when it scores and writes."
+    )
+    server: str | None = Field(None, description="engine vllm-server: its address, such as http://localhost:8000.")
+    vllm: dict[str, Any] = Field(
+        default_factory=dict, description="engine vllm: passed to vllm.LLM, such as gpu_memory_utilization."
+    )
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where the processor has it.")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
     passes: int = Field(5, ge=2, description="K judgments per pair for the disagreement agent.")

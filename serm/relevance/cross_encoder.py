@@ -10,46 +10,39 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
-from transformers.utils import logging as transformers_logging
 
 from serm.config import RelevanceSettings
 from serm.relevance.device import autocast, choose_device, choose_precision
+from serm.relevance.loading import classifier, tokenizer_of
+from serm.relevance.texts import shortened
 from serm.relevance.weights import resolve
 from sps import progress
 
 TOKENIZER_CHUNK = 20_000
-CHARACTERS_PER_TOKEN = 20  # tokens are far shorter: cutting here only spares the tokenizer very long texts
 Encoding = tuple[list[int], list[int]]  # token ids, segment ids
 
 
 class CrossEncoder:
     """Pr(y | q, d) by a sequence classifier with one output per label of the scale."""
 
-    def __init__(self, source: str | Path, settings: RelevanceSettings, scale: Sequence[int]) -> None:
-        """Load a folder or hub name; a head of another size than the scale is replaced by a fresh one.
+    def __init__(
+        self, source: str | Path, settings: RelevanceSettings, scale: Sequence[int], fresh_head: bool = False
+    ) -> None:
+        """Load a folder or hub name.
+
+        fresh_head: a head that is missing, or of another size than the scale, is drawn anew.
 
         Raises:
-            ValueError: there is no readable model at `source`.
+            ValueError: there is no readable model at `source`, or its head is of another size than the scale.
         """
         self.scale = list(scale)
         self.settings = settings
         self.device = choose_device(settings.device)
         self.dtype = choose_precision(settings.precision, self.device)
-        level = transformers_logging.get_verbosity()
-        transformers_logging.set_verbosity_error()
-        transformers_logging.disable_progress_bar()
-        try:
-            self.tokenizer = AutoTokenizer.from_pretrained(source)
-            self.network = AutoModelForSequenceClassification.from_pretrained(
-                source, num_labels=len(self.scale), ignore_mismatched_sizes=True, dtype=torch.float32,
-                attn_implementation="eager" if self.device.type == "cpu" else None,  # faster on short texts
-            )  # fmt: skip
-            self.network.to(self.device)
-        except OSError as error:
-            raise ValueError(f"{source}: no readable model: {error}") from error
-        finally:
-            transformers_logging.set_verbosity(level)
+        self.tokenizer = tokenizer_of(source)
+        # Eager attention is faster on short texts there.
+        attention = "eager" if self.device.type == "cpu" else None
+        self.network = classifier(source, len(self.scale), attention, fresh_head).to(self.device)
         self.tokenizer.model_max_length = settings.max_tokens  # so that sentence-transformers cuts where we do
         self.network.config.problem_type = "single_label_classification"
 
@@ -57,7 +50,7 @@ class CrossEncoder:
     def start(cls, settings: RelevanceSettings, scale: Sequence[int], seed: int) -> "CrossEncoder":
         """The untrained starting model: base weights under a fresh head drawn from `seed`."""
         torch.manual_seed(seed)
-        return cls(resolve(settings.base), settings, scale)
+        return cls(resolve(settings.base), settings, scale, fresh_head=True)
 
     def save(self, folder: Path) -> None:
         """Write weights and tokenizer; CrossEncoder(folder) of sentence-transformers loads the result."""
@@ -66,14 +59,14 @@ class CrossEncoder:
 
     def encode(self, queries: Sequence[str], documents: Sequence[str]) -> list[Encoding]:
         """Token ids and types of aligned pairs, the longer text cut until both fit `max_tokens`."""
-        cut = self.settings.max_tokens * CHARACTERS_PER_TOKEN
+        longest = self.settings.max_tokens
         encodings: list[Encoding] = []
         for start in range(0, len(queries), TOKENIZER_CHUNK):
             batch = self.tokenizer(
-                [query[:cut] for query in queries[start : start + TOKENIZER_CHUNK]],
-                [document[:cut] for document in documents[start : start + TOKENIZER_CHUNK]],
+                shortened(queries[start : start + TOKENIZER_CHUNK], longest),
+                shortened(documents[start : start + TOKENIZER_CHUNK], longest),
                 truncation="longest_first",
-                max_length=self.settings.max_tokens,
+                max_length=longest,
                 return_token_type_ids=True,
                 return_attention_mask=False,
             )

