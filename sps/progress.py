@@ -4,8 +4,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 QUIET_SECONDS = 2.0
+
+Listener = Callable[[str, int, int | None], None]  # description, done, total
+_listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 
 def note(text: str) -> None:
@@ -15,13 +19,23 @@ def note(text: str) -> None:
 
 
 @contextmanager
+def heard_by(listener: Listener) -> Iterator[None]:
+    """Tell `listener` of every advance made while the block runs, for places where no person watches a terminal."""
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
+
+
+@contextmanager
 def track(description: str, total: int | None = None, done: int = 0) -> Iterator[Callable[..., None]]:
     """Yield `advance(n, words)`; a bar with count, time left and the latest words appears after two seconds of work.
 
     `done` of the total were done before. Words are optional, such as "reward 0.412".
     """
     if not sys.stderr.isatty():
-        yield lambda amount=1, words="": None
+        yield _tell(description, total, done)
         return
     from rich.console import Console
     from rich.progress import (
@@ -54,3 +68,16 @@ def track(description: str, total: int | None = None, done: int = 0) -> Iterator
     finally:
         if showing:
             bar.stop()
+
+
+def _tell(description: str, total: int | None, done: int) -> Callable[..., None]:
+    """An `advance` that nobody sees; the listener, if there is one, hears of it."""
+    listener = _listener.get()
+
+    def advance(amount: int = 1, words: str = "") -> None:
+        nonlocal done
+        done += amount
+        if listener is not None:
+            listener(description, done, total)
+
+    return advance
