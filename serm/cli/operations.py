@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from serm.cli.options import HERE, Debug, Json, Where, open_workspace, show
-from sps import progress
+from serm.cli.options import HERE, Debug, Json, Sets, Where, open_workspace, show
+from sps import display, progress
 
 commands = typer.Typer()
 
@@ -31,3 +31,39 @@ def deploy(
         deployments.serve(root, name)
     else:
         show("deployed", deployments.deploy(root, name), json)
+
+
+@commands.command()
+def resume(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what is done and what is left.")] = False,
+    where: Where = HERE, sets: Sets = None, json: Json = False, debug: Debug = False,
+) -> None:  # fmt: skip
+    """Go on with a round that died, from its last finished step; what is done is not done or paid for again."""
+    from serm.operations.resume import resume as verb
+    from serm.operations.resume import steps_of, unfinished
+
+    workspace = open_workspace(where, sets)
+    left = unfinished(workspace)
+    if left is not None and not json:  # before the work, which may take hours
+        display.show_rows(f"round {left}", [vars(step) for step in steps_of(workspace, left)])
+    result = verb(workspace, dry_run)
+    if json:
+        display.show_json(result)
+    elif result.summary is not None:
+        display.show_facts(f"round {result.round} is finished", display.plain(result.summary))
+    elif left is None:
+        progress.note("no round is unfinished; serm evolve begins the next one")
+
+
+@commands.command()
+def doctor(where: Where = HERE, sets: Sets = None, json: Json = False, debug: Debug = False) -> None:
+    """Look at everything a round will need and say what to do about what is amiss. Exit code 1 if something fails."""
+    from serm.operations.doctor import doctor as verb
+
+    checks = verb(open_workspace(where, sets))
+    if json:
+        display.show_json(checks)
+    else:
+        display.show_rows("doctor", [vars(check) for check in checks])
+    if any(check.level == "fail" for check in checks):
+        raise typer.Exit(1)
