@@ -9,6 +9,9 @@ from contextvars import ContextVar
 QUIET_SECONDS = 2.0
 _busy = ContextVar("busy", default=False)  # a bar of this thread counts already; the work inside it shows none
 
+Listener = Callable[[str, int, int | None], None]  # description, done, total
+_listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
+
 
 def note(text: str) -> None:
     """Say what begins now, on standard error."""
@@ -17,13 +20,28 @@ def note(text: str) -> None:
 
 
 @contextmanager
+def heard_by(listener: Listener) -> Iterator[None]:
+    """Tell `listener` of every advance made while the block runs, for places where no person watches a terminal."""
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
+
+
+@contextmanager
 def track(description: str, total: int | None = None, done: int = 0) -> Iterator[Callable[..., None]]:
     """Yield `advance(n, words)`; a bar with count, time left and the latest words appears after two seconds of work.
 
     `done` of the total were done before. Words are optional, such as "reward 0.412".
     """
+<<<<<<< HEAD
     if _busy.get() or not sys.stderr.isatty():
         yield lambda amount=1, words="": None
+=======
+    if not sys.stderr.isatty():
+        yield _tell(description, total, done)
+>>>>>>> wip/ops
         return
     from rich.console import Console
     from rich.progress import (
@@ -58,3 +76,16 @@ def track(description: str, total: int | None = None, done: int = 0) -> Iterator
         _busy.reset(outer)
         if showing:
             bar.stop()
+
+
+def _tell(description: str, total: int | None, done: int) -> Callable[..., None]:
+    """An `advance` that nobody sees; the listener, if there is one, hears of it."""
+    listener = _listener.get()
+
+    def advance(amount: int = 1, words: str = "") -> None:
+        nonlocal done
+        done += amount
+        if listener is not None:
+            listener(description, done, total)
+
+    return advance

@@ -41,6 +41,11 @@ def workspace(tmp_path: Path) -> Workspace:
 @pytest.fixture
 def space(tmp_path: Path) -> Workspace:
     """Products by colour and thing; a search is relevant to the product with its colour."""
+    return products_by_colour(tmp_path, TINY)
+
+
+def products_by_colour(folder: Path, settings: str) -> Workspace:
+    """A workspace in `folder` with a tiny model beside it, whose place takes that of {base} in the settings."""
     import torch
     from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
@@ -48,9 +53,9 @@ def space(tmp_path: Path) -> Workspace:
 
     torch.manual_seed(0)
     config = BertConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64)
-    BertForSequenceClassification(config).save_pretrained(tmp_path / "tiny")
-    AutoTokenizer.from_pretrained(resolve("embedded:minilm")).save_pretrained(tmp_path / "tiny")
-    workspace = Workspace.create(tmp_path / "space", TINY.format(base=tmp_path / "tiny"))
+    BertForSequenceClassification(config).save_pretrained(folder / "tiny")
+    AutoTokenizer.from_pretrained(resolve("embedded:minilm")).save_pretrained(folder / "tiny")
+    workspace = Workspace.create(folder / "space", settings.format(base=folder / "tiny"))
     products = [(f"{c}-{t}", f"{c} {t}") for c in COLOURS for t in THINGS]
     workspace.upsert("documents", pl.DataFrame(products, schema=["doc_id", "text"], orient="row"))
     splits = {"train": "now", "dev": "today", "anchor": "cheap", "fresh": "new", "hidden": "novel"}

@@ -20,6 +20,7 @@ from tenacity.wait import wait_exponential_jitter
 
 from serm.annotation.llm import Answer, Messages, ProviderError, Reply, about_tokens
 from serm.annotation.rate_limit import RateLimit
+from serm.annotation.servers import Servers
 from serm.config import AnnotatorSettings
 
 METADATA_CHARACTERS = 512  # the API's limit for one value
@@ -82,7 +83,8 @@ class OpenAICompatible:
         self._response_format = response_format(scale, settings.reasoning_characters)
         self._schema_refused = False
         self._limit = RateLimit(settings.requests_per_minute, settings.tokens_per_minute)
-        self._client: Any = None
+        self._servers = Servers(settings.addresses())
+        self._clients: dict[str, Any] = {}
 
     async def complete(self, messages: Messages, n: int, request_key: str, metadata: Mapping[str, str]) -> Reply:
         """Ask for n answers in one request, tried again on 429, 5xx, timeouts and lost connections.
@@ -90,12 +92,6 @@ class OpenAICompatible:
         Raises:
             ProviderError: the attempts are used up, or the endpoint refused for good.
         """
-        if self._client is None:
-            from openai import AsyncOpenAI
-
-            self._client = AsyncOpenAI(
-                api_key=self._key, base_url=self.address, max_retries=0, timeout=self._settings.timeout
-            )
         # The client walks through every field that it knows, and longer than the rest of a call takes; what stands in
         # extra_body goes out as it is.
         fields: dict[str, Any] = {"messages": messages} | self._settings.extra_body
@@ -142,11 +138,38 @@ class OpenAICompatible:
 
     async def close(self) -> None:
         """Close the connections; they belong to the event loop that opened them."""
-        client, self._client = self._client, None
-        if client is not None:
+        clients, self._clients = self._clients, {}
+        for client in clients.values():
             await client.close()
 
+    def _client(self, address: str) -> Any:
+        if address not in self._clients:
+            from openai import AsyncOpenAI
+
+            self._clients[address] = AsyncOpenAI(
+                api_key=self._key, base_url=address, max_retries=0, timeout=self._settings.timeout
+            )
+        return self._clients[address]
+
     async def _attempt(self, request: dict[str, Any], n: int) -> Reply:
+        """One attempt: at the server whose turn it is and, where that fails, at each other one that is awake."""
+        while True:
+            address = self._servers.next()
+            try:
+                reply = await self._sent(address, request, n)
+            except (_TransientError, ProviderError) as error:
+                if isinstance(error, ProviderError) and error.request_at_fault:
+                    raise
+                self._servers.failed(address)
+                if self._servers.any_awake():
+                    continue
+                if isinstance(error, ProviderError) and len(self._servers.addresses) > 1:
+                    raise _TransientError(str(error)) from error  # for good there, perhaps, but not everywhere
+                raise
+            self._servers.answered(address)
+            return reply
+
+    async def _sent(self, address: str, request: dict[str, Any], n: int) -> Reply:
         import openai
 
         expected = about_tokens(request["extra_body"]["messages"]) + n * request["max_completion_tokens"]
@@ -154,7 +177,7 @@ class OpenAICompatible:
         await self._limit.enter(expected)
         try:
             async with asyncio.timeout(self._settings.timeout):
-                raw = await self._client.chat.completions.with_raw_response.create(**request)
+                raw = await self._client(address).chat.completions.with_raw_response.create(**request)
                 body = _Body.model_validate_json(raw.content)
             usage = body.usage or _Usage()
             used = (usage.prompt_tokens or 0) + (usage.completion_tokens or 0) or expected

@@ -19,6 +19,9 @@ class AnnotatorSettings(Room):
     gguf: str | None = Field(None, description="transformers: a GGUF file in the model's folder, read de-quantised.")
     engine: dict[str, Any] = Field({}, description="vllm: arguments of vllm.LLM, such as {max_model_len: 4096}.")
     base_url: str = Field("http://127.0.0.1:8808/v1", description="OpenAI-compatible endpoint.")
+    more_urls: list[str] = Field(
+        [], description="More servers of the same model: calls go round them, and past one that fails."
+    )
     api_key_env: str = Field("OPENAI_API_KEY", description="Environment variable that holds the key.")
     guidelines: str = Field("", description="This annotator's own guidelines, added to those of all.")
     temperature: float = Field(0.7, ge=0)
@@ -39,6 +42,11 @@ class AnnotatorSettings(Room):
     trace: bool = Field(True, description="Send query, doc_id and annotator as the request's metadata field.")
     extra_body: dict[str, Any] = Field({}, description="More request fields, such as {store: true} at api.openai.com.")
 
+    @field_validator("more_urls")
+    @classmethod
+    def _plain_urls(cls, urls: list[str]) -> list[str]:
+        return [cls._plain_url(url) for url in urls]
+
     @field_validator("base_url")
     @classmethod
     def _plain_url(cls, url: str) -> str:
@@ -54,6 +62,10 @@ class AnnotatorSettings(Room):
         if self.gguf is not None and self.provider != "transformers":
             raise ValueError(f"gguf is read by provider transformers alone; {self.provider} needs a saved folder")
         return self
+
+    def addresses(self) -> list[str]:
+        """Every server that may be asked, each once."""
+        return list(dict.fromkeys([self.base_url, *self.more_urls]))
 
     def cost(self, prompt_tokens: int, completion_tokens: int) -> float:
         """What so many tokens cost, in the currency of the prices."""

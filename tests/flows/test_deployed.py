@@ -1,0 +1,259 @@
+"""A deployed serm on a real Prefect server: whole rounds, and what is left after kills, faults and two at once.
+
+Every disturbed workspace must end as the undisturbed one does: tables, models, champions, verdict, and bill.
+"""
+
+import asyncio
+import shutil
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import torch
+from polars.testing import assert_frame_equal
+from safetensors.torch import load_file
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from serm import registry
+from serm.annotation.ledger import Ledger
+from serm.evolution import round as rounds
+from serm.evolution.update import update
+from serm.operations.champion import ask_champion
+from serm.simulate import simulate
+from serm.simulate.llm_server import Server, llm_server
+from serm.simulate.llm_server import running as served
+from serm.workspace import Workspace
+from tests.flows import prefect_server
+from tests.flows.prefect_server import until
+
+# A first model that knows nothing and updates that learn in a second or two: the gate accepts the candidate.
+SETTINGS = """
+relevance: {{base: "{base}", precision: fp32, max_tokens: 24, max_epochs: 0.2, batch_pairs: 16, learning_rate: 0.002,
+  checkpoint_every: 20}}
+labels: {{scale: [0, 1], names: {{0: bad, 1: good}}}}
+mining: {{budget: 40, quiet_share: 1.0, judged: 60, per_query: 8}}
+update: {{minimum_labels: 5, calibration_pairs: 40, learning_rate: 0.005, epochs: 30, new_share: 0.1,
+  original_share: 0.9, earlier_share: 0.0}}
+evaluation: {{minimum_queries: 5, resamples: 200}}
+simulate: {{sessions: 300, days: 10}}
+simulate_llm: {{confusion: [[1.0, 0.0], [0.0, 1.0]]}}
+annotation:
+  knowledge: false
+  paths: 1
+  batch_pairs: 4
+  annotators:
+    - {{name: ada, model: stand-in-a, base_url: "{url}", concurrency: 2, {patience}}}
+    - {{name: ben, model: stand-in-b, base_url: "{url}", concurrency: 2, {patience}}}
+"""
+PATIENCE = "retries: 0, breaker_trials: 0, give_up_after: 2"
+TABLES = ("mined", "annotations", "judgments", "documents", "impressions")
+
+
+class Slow(Server):
+    """The stand-in with a delay, and times at which it answers nobody."""
+
+    delay = 0.0
+    failures = 0  # requests to be refused from now on
+
+    async def chat(self, request: Request) -> Response:
+        await asyncio.sleep(self.delay)
+        if self.failures > 0:
+            self.failures -= 1
+            return JSONResponse({"error": {"message": "down"}}, 503)
+        return await super().chat(request)
+
+
+@dataclass
+class Place:
+    """A Prefect server with everything deployed, and where a worker's log goes."""
+
+    environment: dict[str, str]
+    folder: Path
+
+    def worker(self) -> AbstractContextManager[Any]:
+        """A worker while the block runs."""
+        return prefect_server.worker(self.environment, self.folder / "worker.log")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A workspace with a first model and a log, of which every test takes a copy."""
+    from tests.conftest import products_by_colour
+
+    folder = tmp_path_factory.mktemp("base")
+    space = products_by_colour(
+        folder, SETTINGS.replace("{url}", "http://127.0.0.1:1/v1").replace("{patience}", PATIENCE)
+    )
+    update(space)
+    simulate(space, queries=sorted(set(space.read("judgments").filter(split="hidden")["query"])))
+    return space
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, base: Workspace) -> Iterator[Place]:
+    """Prefect's server, and what `serm deploy` puts there from prefect.yaml."""
+    folder, port = tmp_path_factory.mktemp("prefect"), prefect_server.free_port()
+    environment = prefect_server.settings(folder, port)
+    with pytest.MonkeyPatch.context() as patch, prefect_server.server(environment, port, folder / "server.log"):
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+
+        with temporary_settings({PREFECT_API_URL: environment["PREFECT_API_URL"], PREFECT_HOME: folder}):
+            from flows.deploy import deploy
+
+            found = deploy(base.root, "main")
+            assert found.made == ["serm-llm", "serm-gpu", "serm: a run without heartbeats has crashed", "serm"]
+            assert "serm-evolve/main" in found.deployments
+            yield Place(environment, folder)
+
+
+@pytest.fixture
+def llm(base: Workspace) -> Iterator[tuple[Slow, str]]:
+    """The annotators' server and its address."""
+    known = llm_server(base)
+    server = Slow(known.standin, known.texts)
+    with served(server) as url:
+        yield server, url
+
+
+@pytest.fixture
+def space(base: Workspace, llm: tuple[Slow, str], tmp_path: Path) -> Workspace:
+    """A copy of the workspace whose annotators are at the server's address."""
+    return copy_of(base, tmp_path / "space", llm[1])
+
+
+@pytest.fixture(scope="module")
+def calm(base: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """The undisturbed run, by the verb alone."""
+    with served(llm_server(base)) as url:
+        space = copy_of(base, tmp_path_factory.mktemp("calm") / "space", url)
+        (summary,) = rounds.evolve(space)
+    assert summary.promoted
+    return space
+
+
+def copy_of(base: Workspace, folder: Path, url: str) -> Workspace:
+    shutil.copytree(base.root, folder)
+    text = (folder / "config.yaml").read_text().replace("http://127.0.0.1:1/v1", url)
+    (folder / "config.yaml").write_text(text)
+    return Workspace.open(folder)
+
+
+def same_state(space: Workspace, calm: Workspace, server: Slow) -> None:
+    """Everything that a round leaves is as the undisturbed run left it, and nothing was paid for twice."""
+    for table in TABLES:
+        one, other = (w.read(table).sort(pl.all().exclude("agents", "posterior")) for w in (space, calm))
+        assert_frame_equal(one, other)
+    columns = ["version", "previous", "action", "sequence"]
+    assert registry.versions(space) == registry.versions(calm)
+    assert registry.history(space).select(columns).equals(registry.history(calm).select(columns))
+    weights = [load_file(registry.folder(w, registry.champion(w)) / "model.safetensors") for w in (space, calm)]
+    assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
+    assert rounds.rounds_done(space) == rounds.rounds_done(calm)
+    paid_once(space, server)
+
+
+def paid_once(space: Workspace, server: Slow) -> None:
+    ledger = Ledger(space.local("ledger.sqlite"))
+    try:
+        answered = ledger.answered_keys()
+    finally:
+        ledger.close()
+    stats = server.bill.stats()
+    assert stats["paths_billed_twice"] == stats["keys_billed_twice"] == 0
+    assert {key.removesuffix("-plain") for key in server.bill.by_key} == answered
+    assert stats["completed"] == len(answered)
+
+
+# --- runs through the API ----------------------------------------------------------------------------------------------
+
+
+def request(space: Workspace, flow: str = "serm-evolve", **parameters: Any) -> str:
+    """Ask the server for a run now; returns its id."""
+    from prefect.deployments import run_deployment
+
+    run = run_deployment(f"{flow}/main", parameters={"workspace": space.root} | parameters, timeout=0)
+    return str(run.id)
+
+
+def state(run: str) -> str:
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        found = client.read_flow_run(run).state  # type: ignore[arg-type]
+    return "" if found is None else found.type.value
+
+
+def ended(run: str) -> str:
+    """Wait for a run's end and return how it ended."""
+    final = ("COMPLETED", "FAILED", "CANCELLED", "CRASHED")
+    return str(until(lambda: (now := state(run)) in final and now, pause=0.5))
+
+
+def artifacts(run: str) -> dict[str, Any]:
+    """The newest data of every artifact of a run and its sub-flows, by key."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import ArtifactFilter, FlowRunFilter, FlowRunFilterId
+    from prefect.client.schemas.sorting import ArtifactSort
+
+    with get_client(sync_client=True) as client:
+        chosen = FlowRunFilter(id=FlowRunFilterId(any_=[run]))  # type: ignore[list-item]
+        found = client.read_artifacts(
+            artifact_filter=ArtifactFilter(), flow_run_filter=chosen, sort=ArtifactSort.CREATED_DESC, limit=50, offset=0
+        )
+    return {str(artifact.key): artifact.data for artifact in reversed(found)}
+
+
+def test_two_rounds_at_once_are_one(place: Place, calm: Workspace, space: Workspace, llm: tuple[Slow, str]) -> None:
+    with place.worker():
+        runs = [request(space), request(space)]
+        assert sorted(ended(run) for run in runs) == ["CANCELLED", "COMPLETED"]
+    same_state(space, calm, llm[0])
+    done = next(run for run in runs if state(run) == "COMPLETED")
+    shown = artifacts(done)
+    (summary,) = rounds.rounds_done(space)
+    assert f"{summary.candidate} is the champion now" in shown["serm-gate"]
+    assert f"{summary.after:.4f}" in shown["serm-gate"]
+
+
+def test_a_killed_worker_and_an_endpoint_that_fails(
+    place: Place, calm: Workspace, space: Workspace, llm: tuple[Slow, str]
+) -> None:
+    """The worker dies while the LLMs are asked; its run goes on alone, meets a dead endpoint, and asks again."""
+    server = llm[0]
+    server.delay = 0.05
+    with place.worker() as process:
+        run = request(space, pauses=[0.02, 0.02, 0.02])
+        until(lambda: server.bill.completed >= 30, pause=0.01)
+        process.kill()
+        process.wait()
+        server.failures = 12
+    server.delay = 0.0
+    with place.worker():
+        assert ended(run) == "COMPLETED"
+    same_state(space, calm, server)
+
+
+def test_a_flow_killed_in_training_is_continued(
+    place: Place, calm: Workspace, space: Workspace, llm: tuple[Slow, str]
+) -> None:
+    parent = registry.champion(space)
+    with place.worker():
+        run = request(space)
+        until(lambda: list(Path(space.root, "checkpoints").glob("r001-*.pt")), pause=0.002)
+        for process in prefect_server.processes_of(run):
+            prefect_server.kill(process)
+        assert ended(run) == "CRASHED"
+        assert ask_champion(space) == parent
+        assert registry.versions(space) == [parent]
+        assert rounds.unfinished(space) == 1
+        assert ended(request(space)) == "COMPLETED"
+    same_state(space, calm, llm[0])
+    steps = space.read("runs").filter(verb="update", round=1)["status"].sort().to_list()
+    assert steps == ["finished", "started", "started"]
