@@ -11,6 +11,7 @@ from serm.evolution.round import evolve
 from serm.evolution.update import update
 from serm.ingest import ingest
 from serm.mining import explain, mine
+from serm.online import abtest, interleave, plan_abtest
 from serm.registry import promote, rollback
 from serm.review.queue import review_queue
 from serm.shift.verb import shift
@@ -18,6 +19,7 @@ from serm.simulate import simulate
 from serm.status import status
 
 __all__ = [
+    "abtest",
     "annotate",
     "attack",
     "backtest",
@@ -29,7 +31,9 @@ __all__ = [
     "fit_clicks",
     "gate",
     "ingest",
+    "interleave",
     "mine",
+    "plan_abtest",
     "promote",
     "report_annotations",
     "review_queue",

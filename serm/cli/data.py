@@ -50,7 +50,7 @@ def ingest(
     """Read logs, documents or judgments. Bad rows go to quarantine with a reason; the same input twice adds nothing."""
     from serm.ingest import ingest as verb
 
-    columns = dict(_pair(item) for item in column or [])
+    columns = dict(column_pair(item) for item in column or [])
     workspace = open_workspace(where, sets)
     result = verb(
         workspace, sources, kind=kind, shape=shape, columns=columns, split=split, judge=judge, dry_run=dry_run  # type: ignore[arg-type]
@@ -58,7 +58,8 @@ def ingest(
     show("ingested" if not dry_run else "understood (nothing written)", result, json)
 
 
-def _pair(text: str) -> tuple[str, str]:
+def column_pair(text: str) -> tuple[str, str]:
+    """The two sides of ours=theirs."""
     ours, equals, theirs = text.partition("=")
     if not equals:
         raise ValueError(f"--column {text}: expected ours=theirs, such as doc_id=product")

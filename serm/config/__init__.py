@@ -6,6 +6,7 @@ from serm.config.annotation import AnnotationSettings, AnnotatorSettings
 from serm.config.data import IngestSettings, LabelSettings, WindowSettings
 from serm.config.mining import ClickSettings, MiningSettings, ShiftSettings
 from serm.config.model import EvaluationSettings, RelevanceSettings, UpdateSettings
+from serm.config.online import OnlineSettings
 from serm.config.room import Room
 from serm.config.simulation import ATTACKS, STRATEGIES, BacktestSettings, SimulateLLMSettings, SimulateSettings
 
@@ -21,6 +22,7 @@ __all__ = [
     "IngestSettings",
     "LabelSettings",
     "MiningSettings",
+    "OnlineSettings",
     "RelevanceSettings",
     "Room",
     "ShiftSettings",
@@ -47,6 +49,7 @@ class Config(BaseSettings):
     annotation: AnnotationSettings = AnnotationSettings()
     update: UpdateSettings = UpdateSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    online: OnlineSettings = OnlineSettings()
     simulate: SimulateSettings = SimulateSettings()
     backtest: BacktestSettings = BacktestSettings()
     simulate_llm: SimulateLLMSettings = SimulateLLMSettings()
