@@ -12,7 +12,7 @@ from sps.page import Figure, chart, document, grid, section, table, term, text_c
 
 COLOURS = {"better": "green", "worse": "orange", "open": "grey", "early": "grey"}
 WORDS = {
-    "mismatch": "Stop", "better": "Better", "worse": "Worse", "open": "No evidence yet", "early": "Too early",
+    "mismatch": "Stop", "better": "Better", "worse": "Worse", "open": "Open", "early": "Too early",
     "unmeasured": "No verdict",
 }  # fmt: skip
 
@@ -83,7 +83,7 @@ def effects_figure(effects: list[Effect]) -> Figure:
     names = []
     for i, each in enumerate(effects):
         colour = f"theme:{COLOURS[each.verdict]}"
-        names.append(escape(METRICS[each.metric].label + (f" · {each.variant}" if several else "")))
+        names.append(escape(each.metric.replace("_", " ") + (f" · {each.variant}" if several else "")))
         for ends, width in (
             ((each.safe_relative_low, each.safe_relative_high), 2), ((each.relative_low, each.relative_high), 6)
         ):  # fmt: skip
@@ -95,8 +95,12 @@ def effects_figure(effects: list[Effect]) -> Figure:
             {"type": "scatter", "mode": "markers", "x": [100 * (each.relative or 0.0)], "y": [i],
              "marker": {"size": 10, "color": colour}, "hovertemplate": f"{names[-1]}: {span(each)}<extra></extra>"}
         )  # fmt: skip
+    edges = [end for each in effects for end in (each.safe_relative_low, each.safe_relative_high) if end is not None]
+    low, high = 100 * min(0.0, *edges), 100 * max(0.0, *edges)
+    pad = 0.04 * (high - low)
     layout = {
-        "hovermode": "closest", "margin": {"l": 210, "t": 8}, "xaxis": {"ticksuffix": "%", "showgrid": True},
+        "hovermode": "closest", "margin": {"l": 20, "t": 8},
+        "xaxis": {"ticksuffix": "%", "showgrid": True, "nticks": 7, "tickangle": 0, "range": [low - pad, high + pad]},
         "shapes": [{"type": "line", "yref": "paper", "y0": 0, "y1": 1, "x0": 0, "x1": 0,
                     "line": {"color": "theme:muted", "width": 1, "dash": "dot"}}],
         "yaxis": {"tickvals": list(range(len(names))), "ticktext": names, "range": [len(names) - 0.4, -0.6],
@@ -134,7 +138,7 @@ def days_figure(looks: list[dict[str, Any]], metric: str) -> Figure:
         )  # fmt: skip
     widest = max(max(abs(look["safe_low"]), abs(look["safe_high"])) for look in looks[len(looks) // 3 :])
     layout = {
-        "xaxis": {"title": {"text": "day of the test"}}, "margin": {"l": 70},
+        "xaxis": {"title": {"text": "day of the test"}, "range": [0, looks[-1]["day"] + 0.5]}, "margin": {"l": 20},
         "yaxis": {"ticksuffix": suffix, "range": [-1.15 * scale * widest, 1.15 * scale * widest]},
         "shapes": [{"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": 0, "y1": 0,
                     "line": {"color": "theme:muted", "width": 1, "dash": "dot"}}],
@@ -174,7 +178,7 @@ def _p(p: float | None) -> str | None:
 
 def _effects_caption() -> str:
     return (
-        f"{term('better', 'green', 'after correction')}; {term('worse', 'orange', '')}; "
+        f"{term('better', 'green', 'after correction')}; {term('worse', 'orange', 'likewise')}; "
         f"{term('open', 'grey', 'no evidence yet')}. Thin: at any look; thick: one planned look."
     )
 
