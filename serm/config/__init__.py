@@ -1,5 +1,6 @@
 """Settings: one class per room, a file for each part of the house. How they are read is in `serm.configure`."""
 
+from pydantic import Field
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from serm.config.annotation import AnnotationSettings, AnnotatorSettings
@@ -38,7 +39,7 @@ class Config(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="SERM_", env_nested_delimiter="__", extra="forbid")
 
-    seed: int = 0
+    seed: int = Field(0, description="Of every draw: the same seed and data, the same result.")
     labels: LabelSettings = LabelSettings()
     window: WindowSettings = WindowSettings()
     ingest: IngestSettings = IngestSettings()
