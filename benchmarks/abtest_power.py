@@ -1,7 +1,7 @@
 """False alarms, coverage, power and time to a verdict of online tests on simulated users with a known effect.
 
     python benchmarks/abtest_power.py            # 1,000 trials of every scenario: some minutes
-    python benchmarks/abtest_power.py --trials 200
+    python benchmarks/abtest_power.py --trials 200 --lifts 0 0.1
 
 A trial is a test of DAYS days with USERS users, read at the end of every day by serm's own code (sums by day, delta
 method, both intervals; default settings but for online.tightest_units and minimum_units). A user's searches succeed
@@ -32,11 +32,12 @@ def main() -> None:
     """Every scenario and lift: one line each."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=1_000)
-    trials = parser.parse_args().trials
+    parser.add_argument("--lifts", type=float, nargs="+", default=list(LIFTS), choices=LIFTS)
+    asked = parser.parse_args()
     for scenario in SCENARIOS:
-        for lift in LIFTS:
+        for lift in asked.lifts:
             began = time.perf_counter()
-            found = [trial(scenario, lift, seed) for seed in range(trials)]
+            found = [trial(scenario, lift, seed) for seed in range(asked.trials)]
             report(scenario, lift, found, time.perf_counter() - began)
 
 

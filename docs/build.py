@@ -46,7 +46,7 @@ def with_mathml(text: str) -> str:
         text,
         flags=re.MULTILINE | re.DOTALL,
     )
-    return re.sub(r"\$`(.+?)`\$", lambda found: convert(found[1]), text)
+    return re.sub(r"\$`(.+?)`\$", lambda found: f"<span>{convert(found[1])}</span>", text)
 
 
 if __name__ == "__main__":

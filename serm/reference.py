@@ -169,7 +169,8 @@ def _kind(annotation: Any) -> str:
     if origin in (Union, types.UnionType):
         return " or ".join("none" if each is type(None) else _kind(each) for each in inner)
     if origin is list:
-        return f"list of {_kind(inner[0])}"
+        kind = _kind(inner[0])
+        return f"list of {kind}s" if kind.endswith("number") else f"list of {kind}"
     if origin is dict:
         return f"{_kind(inner[0])} → {_kind(inner[1])}"
     if origin is tuple:

@@ -51,7 +51,8 @@ def blocks(page: Path) -> Iterator[tuple[str, str, str]]:
 
 def lines(text: str) -> list[str]:
     """The command lines of a console block."""
-    return [line.removeprefix("$ ") for line in text.splitlines() if line.startswith("$ ")]
+    joined = text.replace("\\\n", " ")
+    return [line.removeprefix("$ ") for line in joined.splitlines() if line.startswith("$ ")]
 
 
 def shown() -> Iterator[tuple[str, str]]:
