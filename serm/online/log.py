@@ -137,7 +137,9 @@ def _parsed(frame: pl.LazyFrame, mapping: Mapping[str, str], settings: IngestSet
     """Our fields as ingest reads them; a cell that is no valid value is null."""
     schema = frame.collect_schema()
     plan = checks.impressions(schema, mapping, settings, pl.Series([], dtype=pl.String), datetime.now(UTC))
-    columns = [plan.values[field].alias(field) for field in FIELDS]
+    dwell = plan.values["dwell"]
+    values = plan.values | {"dwell": pl.when(dwell.is_finite() & (dwell >= 0)).then(dwell)}
+    columns = [values[field].alias(field) for field in FIELDS]
     if TEAM in mapping:
         columns.append(pl.col(mapping[TEAM]).cast(pl.String).str.strip_chars().alias(TEAM))
     return frame.select(columns)

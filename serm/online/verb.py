@@ -1,6 +1,7 @@
 """The verbs abtest, plan_abtest and interleave: a log in, a verdict and a page out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -42,7 +43,7 @@ def abtest(workspace: Workspace, sources: Sequence[str] = (), columns: Mapping[s
     Raises:
         ValueError: the log has no or one variant, no user or session, or a column that was named is not there.
     """
-    with workspace.run("abtest", sources=list(sources)) as run:
+    with workspace.run("abtest", sources=list(sources)) as run, _reading(sources):
         found = analyse(_log(workspace, sources, columns, ["ts", "variant"]), workspace.config.online)
         verdict = judge(found, workspace.config.online)
         workspace.write_text(*PAGE, page(found, verdict, workspace.config.online))
@@ -56,7 +57,8 @@ def plan_abtest(workspace: Workspace, sources: Sequence[str] = (), columns: Mapp
     Raises:
         ValueError: the log has no user or session, or fewer users than two variants need.
     """
-    return plan(_log(workspace, sources, columns, ["ts"]), workspace.config.online)
+    with _reading(sources):
+        return plan(_log(workspace, sources, columns, ["ts"]), workspace.config.online)
 
 
 def interleave(workspace: Workspace, sources: Sequence[str], columns: Mapping[str, str] | None = None) -> Preference:
@@ -65,23 +67,35 @@ def interleave(workspace: Workspace, sources: Sequence[str], columns: Mapping[st
     Raises:
         ValueError: the log does not have exactly two teams, or lacks a column.
     """
-    log = _log(workspace, sources, columns, ["ts", "query", "clicked", TEAM])
-    demand(log, ["query", "clicked", TEAM])
-    rows = usable(log, ["session"])
-    found = rows.select(pl.col(TEAM).drop_nulls().unique()).collect(engine="streaming")[TEAM]
-    teams = sorted(team for team in found if team)
-    if len(teams) != 2:
-        raise ValueError(
-            f"interleaving compares two teams; the log names {len(teams)}: {', '.join(teams[:9]) or 'none'}"
-        )
-    numbered = pl.col(TEAM).replace_strict(teams, [0, 1], default=None, return_dtype=pl.Int8)
-    with workspace.run("interleave", sources=list(sources)) as run:
+    with workspace.run("interleave", sources=list(sources)) as run, _reading(sources):
+        log = _log(workspace, sources, columns, ["ts", "query", "clicked", TEAM])
+        demand(log, ["query", "clicked", TEAM])
+        rows = usable(log, ["session"])
+        found = rows.select(pl.col(TEAM).drop_nulls().unique()).collect(engine="streaming")[TEAM]
+        teams = sorted(team for team in found if team)
+        if len(teams) != 2:
+            raise ValueError(
+                f"interleaving compares two teams; the log names {len(teams)}: {', '.join(teams[:9]) or 'none'}"
+            )
+        numbered = pl.col(TEAM).replace_strict(teams, [0, 1], default=None, return_dtype=pl.Int8)
         result = compare(
             credit(rows.with_columns(numbered.alias("team"))), (teams[0], teams[1]), workspace.config.online,
             workspace.config.seed,
         )  # fmt: skip
         run.result = asdict(result)
     return result
+
+
+@contextmanager
+def _reading(sources: Sequence[str]) -> Iterator[None]:
+    """A file that Polars cannot read ends in words."""
+    try:
+        yield
+    except pl.exceptions.PolarsError as error:
+        raise ValueError(
+            f"{', '.join(sources) or 'impressions'}: cannot be read to the end ({error}); serm ingest sets bad rows "
+            "aside, and serm abtest without files reads what it kept"
+        ) from error
 
 
 def _log(workspace: Workspace, sources: Sequence[str], columns: Mapping[str, str] | None, needs: Sequence[str]) -> Log:

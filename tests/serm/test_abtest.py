@@ -19,6 +19,7 @@ from serm.online.words import judge
 from serm.simulate.experiment import experiment
 from serm.verbs import abtest, ingest, plan_abtest
 from serm.workspace import Workspace
+from tests.serm.chromium import chromium
 
 MONDAY = datetime(2026, 3, 2, tzinfo=UTC)
 QUICK = OnlineSettings(retention_days=3, minimum_units=20)
@@ -230,6 +231,47 @@ def test_logs_that_cannot_be_read_are_named(traffic: pl.DataFrame, tmp_path: Pat
     with pytest.raises(ValueError) as caught:
         abtest(workspace, [str(tmp_path / "log.parquet")])
     assert [word for word in words if word not in str(caught.value)] == []
+
+
+def test_broken_files_and_cells_cost_themselves_alone(traffic: pl.DataFrame, tmp_path: Path) -> None:
+    workspace = Workspace.create(tmp_path / "w")
+    test = traffic.drop_nulls("variant").with_columns(
+        pl.col("dwell").cast(pl.String), pl.col("clicked").cast(pl.String)
+    )
+    odd = test[:4].with_columns(
+        pl.Series("dwell", ["nan", "-3", "inf", "soon"]), pl.Series("clicked", ["maybe", "", "yes", "no"])
+    )
+    pl.concat([test[4:], odd]).write_csv(tmp_path / "odd.csv")
+    dwell = next(e for e in abtest(workspace, [str(tmp_path / "odd.csv")]).experiment.effects if e.metric == "dwell")
+    assert dwell.control is not None
+    assert 30 < dwell.control < 100
+    with (tmp_path / "odd.csv").open("a") as file:
+        file.write("2026-03-02,too,few\n" + "1,2,3,4,5,6,7,8,9,10,11,12\n")
+    assert abtest(workspace, [str(tmp_path / "odd.csv")]).experiment.users.unusable == 2
+    test.head(9).write_ndjson(tmp_path / "odd.jsonl")
+    with (tmp_path / "odd.jsonl").open("a") as file:
+        file.write('{"ts": "2026-03-02", "user": ')
+    with pytest.raises(ValueError, match="serm ingest sets bad rows aside"):
+        abtest(workspace, [str(tmp_path / "odd.jsonl")])
+    (tmp_path / "empty.csv").write_text("")
+    with pytest.raises(ValueError, match="no columns"):
+        abtest(workspace, [str(tmp_path / "empty.csv")])
+
+
+def test_the_page_in_a_browser(traffic: pl.DataFrame, tmp_path: Path) -> None:
+    workspace = Workspace.create(tmp_path / "w", "online: {retention_days: 3, start: 2026-03-02}\n")
+    traffic.write_parquet(tmp_path / "log.parquet")
+    found = abtest(workspace, [str(tmp_path / "log.parquet")])
+    with chromium(tmp_path / "browser") as browser:
+        for width, dark in ((1200, False), (390, True)):
+            browser.screen(width, 900, dark)
+            browser.open(Path(found.page).as_uri())
+            browser.wait("document.querySelectorAll('.plot .main-svg').length >= 2")
+            assert browser.evaluate("document.documentElement.scrollWidth <= innerWidth")
+            shown = browser.evaluate("document.querySelector('.verdict').textContent")
+            assert shown == found.verdict.headline
+        assert browser.errors == []
+        assert [url for url in browser.requests if not url.startswith(("file:", "data:", "blob:"))] == []
 
 
 def test_a_primary_metric_that_is_not_there_gives_no_verdict(traffic: pl.DataFrame, tmp_path: Path) -> None:
