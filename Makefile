@@ -1,12 +1,13 @@
 # make venv   installs everything into .venv, once      make test   lint, types, tests
 # make demo   runs the main job on embedded data        make lint   lint and types alone
+# make docs   the documentation as a site, in build/site
 # make test-vllm   the tests on a real vLLM, for the CPU, in an environment of its own: .venv-vllm
 
 PYTHON ?= python3
 JOBS ?= 2
 BIN := .venv/bin
 
-.PHONY: venv test test-vllm demo lint clean
+.PHONY: venv test test-vllm demo docs lint clean
 
 venv: .venv/installed
 
@@ -15,7 +16,7 @@ venv: .venv/installed
 	@echo 'installing into .venv: a few minutes the first time'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[embedded,dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[embedded,dev,docs]'
 	touch $@
 
 lint: venv
@@ -39,6 +40,10 @@ test: lint
 
 test-vllm: .venv-vllm/installed
 	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest tests/serm/test_annotation_vllm.py tests/sps/test_rollout_vllm.py
+
+# The documentation as a site, in build/site; a warning is an error.
+docs: venv
+	$(BIN)/python docs/build.py
 
 demo: venv
 	$(BIN)/serm demo

@@ -67,6 +67,9 @@ IMPRESSIONS = Table(
             "dwell": pl.Float64,  # seconds on the document; null when not clicked or not logged
             "locale": pl.String,
             "score": pl.Float64,  # f(q, d) that the serving model logged, if it did
+            "user": pl.String,  # who came back under other sessions; the unit of an online test
+            "variant": pl.String,  # of an online test
+            "negative": pl.Boolean,  # said that the result was bad
         }
     ),
     key=("ts", "session", "query", "doc_id", "position"),

@@ -12,6 +12,7 @@ from serm.evolution.round import evolve
 from serm.evolution.update import update
 from serm.ingest import ingest
 from serm.mining import explain, mine
+from serm.online import abtest, interleave, plan_abtest
 from serm.registry import promote, rollback
 from serm.review.queue import review_queue
 from serm.serving.export import export
@@ -22,6 +23,7 @@ from serm.simulate import simulate
 from serm.status import status
 
 __all__ = [
+    "abtest",
     "annotate",
     "attack",
     "backtest",
@@ -36,7 +38,9 @@ __all__ = [
     "fit_clicks",
     "gate",
     "ingest",
+    "interleave",
     "mine",
+    "plan_abtest",
     "promote",
     "report_annotations",
     "review_queue",

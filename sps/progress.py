@@ -35,13 +35,8 @@ def track(description: str, total: int | None = None, done: int = 0) -> Iterator
 
     `done` of the total were done before. Words are optional, such as "reward 0.412".
     """
-<<<<<<< HEAD
     if _busy.get() or not sys.stderr.isatty():
-        yield lambda amount=1, words="": None
-=======
-    if not sys.stderr.isatty():
         yield _tell(description, total, done)
->>>>>>> wip/ops
         return
     from rich.console import Console
     from rich.progress import (

@@ -1,11 +1,13 @@
 """Settings: one class per room, a file for each part of the house. How they are read is in `serm.configure`."""
 
+from pydantic import Field
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from serm.config.annotation import AnnotationSettings, AnnotatorSettings
 from serm.config.data import IngestSettings, LabelSettings, WindowSettings
 from serm.config.mining import ClickSettings, MiningSettings, ShiftSettings
 from serm.config.model import EvaluationSettings, RelevanceSettings, SpsSettings, UpdateSettings
+from serm.config.online import OnlineSettings
 from serm.config.room import Room
 from serm.config.serving import DistillationSettings, ScoringSettings, ServingSettings
 from serm.config.simulation import ATTACKS, STRATEGIES, BacktestSettings, SimulateLLMSettings, SimulateSettings
@@ -23,6 +25,7 @@ __all__ = [
     "IngestSettings",
     "LabelSettings",
     "MiningSettings",
+    "OnlineSettings",
     "RelevanceSettings",
     "Room",
     "ScoringSettings",
@@ -41,7 +44,7 @@ class Config(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="SERM_", env_nested_delimiter="__", extra="forbid")
 
-    seed: int = 0
+    seed: int = Field(0, description="Of every draw: the same seed and data, the same result.")
     labels: LabelSettings = LabelSettings()
     window: WindowSettings = WindowSettings()
     ingest: IngestSettings = IngestSettings()
@@ -55,6 +58,7 @@ class Config(BaseSettings):
     serving: ServingSettings = ServingSettings()
     scoring: ScoringSettings = ScoringSettings()
     distillation: DistillationSettings = DistillationSettings()
+    online: OnlineSettings = OnlineSettings()
     simulate: SimulateSettings = SimulateSettings()
     backtest: BacktestSettings = BacktestSettings()
     simulate_llm: SimulateLLMSettings = SimulateLLMSettings()

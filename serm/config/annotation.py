@@ -11,7 +11,7 @@ from serm.config.room import Room
 class AnnotatorSettings(Room):
     """One LLM."""
 
-    name: str = Field(min_length=1, max_length=64)
+    name: str = Field(min_length=1, max_length=64, description="Yours to choose; votes and the ledger carry it.")
     provider: Literal["openai", "transformers", "vllm"] = Field(
         "openai", description="openai: any OpenAI-compatible endpoint; transformers, vllm: a model in this process."
     )
@@ -24,7 +24,7 @@ class AnnotatorSettings(Room):
     )
     api_key_env: str = Field("OPENAI_API_KEY", description="Environment variable that holds the key.")
     guidelines: str = Field("", description="This annotator's own guidelines, added to those of all.")
-    temperature: float = Field(0.7, ge=0)
+    temperature: float = Field(0.7, ge=0, description="Of sampling, so that paths differ.")
     paths: int | None = Field(None, ge=1, le=128, description="Reasoning paths a pair; none = annotation.paths.")
     concurrency: int = Field(8, ge=1, description="Calls in flight at once.")
     requests_per_minute: float | None = Field(None, gt=0, description="Attempts sent, retries included; none = all.")
@@ -81,6 +81,7 @@ class AnnotationSettings(Room):
             AnnotatorSettings(name="ben", model="stand-in-b"),
         ],
         min_length=1,
+        description="The LLMs that must agree; a list, an entry each.",
     )
     paths: int = Field(3, ge=1, le=128, description="Independent reasoning paths per annotator and pair.")
     minimum_support: float = Field(0.5, ge=0, lt=1, description="A stable label needs more than this share of paths.")
@@ -108,8 +109,8 @@ class AnnotationSettings(Room):
     knowledge_clicked: int = Field(2, ge=0, description="Documents shown that searchers of the query clicked.")
     knowledge_tokens: int = Field(400, ge=1, description="Most tokens of background in a prompt, as estimated.")
     knowledge_plugins: list[str] = Field([], description="module:function(query) -> list of texts.")
-    max_document_characters: int = Field(2_000, ge=1)
-    max_completion_tokens: int = Field(400, ge=16)
+    max_document_characters: int = Field(2_000, ge=1, description="Longer documents are cut for the prompt.")
+    max_completion_tokens: int = Field(400, ge=16, description="Of one reasoning path.")
     guidelines: str = Field("", description="Label guidelines of the domain, put into the prompt.")
     prompt: str = Field("relevance", description="A prompt of serm's, or a YAML file or a folder of them by locale.")
     guard: bool = Field(

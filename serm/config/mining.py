@@ -57,7 +57,9 @@ class MiningSettings(Room):
     mild_share: float = Field(
         0.6, gt=0, le=1, description="Share spent on a mild shift, if above quiet_share; a strong one gets all."
     )
-    thresholds: Literal["quantile", "absolute"] = "quantile"
+    thresholds: Literal["quantile", "absolute"] = Field(
+        "quantile", description="Agents take what is above a quantile of the window, or above fixed values."
+    )
     dwell: float = Field(30.0, gt=0, description="tau_u: seconds of dwell that count as engagement.")
     low_score: float = Field(0.5, ge=0, le=1, description="tau_c: f below this share of the scale is low.")
     click: float = Field(0.5, ge=0, le=1, description="tau_cm: click-model attractiveness that counts as a click.")

@@ -13,15 +13,17 @@ class RelevanceSettings(Room):
 
     base: str = Field("embedded:minilm", description="Starting weights: embedded:minilm, a folder, or a hub name.")
     family: Literal["cross_encoder", "generative"] = Field(
-        "cross_encoder", description="Of models trained from now on; a version in the registry keeps its own."
+        "cross_encoder",
+        description="Small and fast, or a language model that writes the label. Models trained from now on; a version "
+        "in the registry keeps its own.",
     )
     embedder: str = Field("embedded:minilm", description="Sentence embeddings: embedded:minilm, a folder, a hub name.")
     max_tokens: int = Field(96, ge=8, description="Tokens of query and document together.")
     batch_tokens: int = Field(8_192, ge=64, description="Tokens per scoring batch (pairs are sorted by length).")
     batch_pairs: int = Field(32, ge=1, description="Pairs per training step.")
-    learning_rate: float = Field(1e-4, gt=0)
-    weight_decay: float = Field(0.01, ge=0)
-    warmup_share: float = Field(0.1, ge=0, le=1)
+    learning_rate: float = Field(1e-4, gt=0, description="Peak, of the first model's training.")
+    weight_decay: float = Field(0.01, ge=0, description="Of AdamW.")
+    warmup_share: float = Field(0.1, ge=0, le=1, description="Share of the steps in which the rate rises.")
     max_epochs: float = Field(3.0, gt=0, description="Most passes over the training pairs.")
     evaluate_every: int = Field(100, ge=1, description="Steps between dev evaluations.")
     patience: int = Field(3, ge=1, description="Stop after this many dev evaluations without a better NDCG@10.")
@@ -103,7 +105,7 @@ class UpdateSettings(Room):
     posterior_power: float = Field(
         0.0, ge=0, description="Pairs also weigh their posterior's largest value to this power; 0: all alike."
     )
-    learning_rate: float = Field(5e-5, gt=0)
+    learning_rate: float = Field(5e-5, gt=0, description="Peak, of an update.")
     epochs: float = Field(2.0, gt=0, description="Passes over this round's labels.")
     stop_on_dev: bool = Field(
         False, description="Measure on the human dev set as the first model does, and keep the best weights."

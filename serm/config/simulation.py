@@ -17,13 +17,13 @@ ATTACKS = (
 class SimulateSettings(Room):
     """Simulated users and their stream."""
 
-    sessions: int = Field(5_000, ge=1)
-    days: float = Field(28.0, gt=0)
+    sessions: int = Field(5_000, ge=1, description="How many, bots included.")
+    days: float = Field(28.0, gt=0, description="Over which the sessions are spread.")
     start: str = Field("2026-01-05T00:00:00Z", description="First timestamp, ISO 8601.")
-    user: Literal["pbm", "dbn"] = "dbn"
+    user: Literal["pbm", "dbn"] = Field("dbn", description="The click model by which people look and click.")
     zipf: float = Field(1.0, ge=0, description="Exponent of query frequencies; 0 = uniform.")
     ranker_noise: float = Field(0.5, ge=0, description="Standard deviation of noise on standardised scores.")
-    results: int = Field(10, ge=1)
+    results: int = Field(10, ge=1, description="Shown for a search.")
     examination_decay: float = Field(1.0, ge=0, description="pbm: rank r is examined with chance 1 / r ** this.")
     continuation: float = Field(0.9, ge=0, le=1, description="dbn: chance that an unsatisfied user looks at the next.")
     attraction: tuple[float, float] = Field((0.05, 0.85), description="P(click | examined) at the lowest, top grade.")
@@ -77,7 +77,7 @@ class SimulateLLMSettings(Room):
     truncated: float = Field(0.0, ge=0, le=1, description="Share of answers cut off, with finish_reason length.")
     malformed: float = Field(0.0, ge=0, le=1, description="Share of answers that are not JSON.")
     retry_after: float = Field(1.0, ge=0, description="Seconds in the Retry-After header of a 429.")
-    hang_seconds: float = Field(120.0, ge=0)
+    hang_seconds: float = Field(120.0, ge=0, description="How long a hanging request takes.")
 
     @field_validator("susceptibility")
     @classmethod
@@ -105,8 +105,8 @@ class BacktestSettings(Room):
     """The offline experiment: how a judged collection is cut, and what is compared."""
 
     strategies: list[str] = Field(list(STRATEGIES), description="Which strategies to run.")
-    seeds: list[int] = Field([0, 1, 2], min_length=1)
-    rounds: int = Field(3, ge=1)
+    seeds: list[int] = Field([0, 1, 2], min_length=1, description="One whole run each.")
+    rounds: int = Field(3, ge=1, description="Of self-evolution, in every run.")
     arrival: str = Field("year", description="Document attribute (a number) by which queries arrive.")
     arrival_from: float = Field(2012, description="Queries up to this value are old, later ones new.")
     start_queries: int = Field(500, ge=1, description="Old queries whose human grades train the starting model.")

@@ -78,6 +78,7 @@ def impressions(
         "session": source.text("session"), "query": source.text("query"), "doc_id": source.text("doc_id"),
         "position": source.whole("position"), "clicked": source.boolean("clicked"),
         "dwell": source.number("dwell"), "locale": source.text("locale"), "score": source.number("score"),
+        "user": source.text("user"), "variant": source.text("variant"), "negative": source.boolean("negative"),
     }  # fmt: skip
     position, dwell = parsed("position"), parsed("dwell")
     checks = [
@@ -95,6 +96,9 @@ def impressions(
         *source.allows("locale"), *source.characters("locale"),
         *source.allows("score", "not a number"),
         Check("score", "not finite", ~parsed("score").is_finite()),
+        *source.allows("user"), *source.characters("user"),
+        *source.allows("variant"), *source.characters("variant"),
+        *source.allows("negative", "not true or false"),
         *_known(documents),
     ]  # fmt: skip
     return Plan(values, checks)

@@ -23,6 +23,9 @@ SYNONYMS: dict[Kind, dict[str, tuple[str, ...]]] = {
         "dwell": ("dwell", "dwell_seconds", "dwell_time", "dwelltime", "time_on_page", "seconds"),
         "locale": _LOCALE,
         "score": ("score", "model_score", "relevance_score"),
+        "user": ("user", "user_id", "userid", "visitor_id"),
+        "variant": ("variant", "variant_id", "arm", "bucket", "experiment_group", "ab_group"),
+        "negative": ("negative", "negative_feedback", "is_negative", "disliked"),
     },
     "documents": {
         "doc_id": (*_DOCUMENT, "id", "_id"),

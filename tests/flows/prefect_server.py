@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -93,10 +93,8 @@ def end(pid: int) -> None:
 
 def kill(process: psutil.Process) -> None:
     """SIGKILL a process that may be gone."""
-    try:
+    with suppress(psutil.NoSuchProcess):
         process.send_signal(signal.SIGKILL)
-    except psutil.NoSuchProcess:
-        pass
 
 
 def processes_of(flow_run: str) -> list[psutil.Process]:
