@@ -12,6 +12,7 @@ from serm.evolution.update import update
 from serm.ingest import ingest
 from serm.mining import explain, mine
 from serm.registry import promote, rollback
+from serm.report import report
 from serm.review.queue import review_queue
 from serm.shift.verb import shift
 from serm.simulate import simulate
@@ -31,6 +32,7 @@ __all__ = [
     "ingest",
     "mine",
     "promote",
+    "report",
     "report_annotations",
     "review_queue",
     "rollback",
