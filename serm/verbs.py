@@ -5,7 +5,7 @@ from serm.annotation.quality import report_annotations
 from serm.annotation.verbs import annotate
 from serm.clicks.verbs import compare_clicks, fit_clicks
 from serm.demo import demo
-from serm.evaluation import evaluate, gate
+from serm.evaluation import compare, evaluate, gate
 from serm.evolution.compare import backtest
 from serm.evolution.round import evolve
 from serm.evolution.update import update
@@ -22,6 +22,7 @@ __all__ = [
     "annotate",
     "attack",
     "backtest",
+    "compare",
     "compare_clicks",
     "demo",
     "evaluate",

@@ -1,5 +1,6 @@
 """Commands about models: train, measure, judge, change the champion."""
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -26,19 +27,54 @@ def evaluate(
     version: Annotated[str | None, typer.Argument(help="Model version; the champion if absent.")] = None,
     where: Where = HERE, sets: Sets = None, json: Json = False, debug: Debug = False,
 ) -> None:  # fmt: skip
-    """Measure a version on human judgments, with 95% intervals over queries."""
+    """Measure a version on human judgments: overall, by slice, and how honest its probabilities are.
+
+    Slices are locale, language family (evaluation.families), traffic (head, torso and tail of the impression log) and
+    era (evaluation.era). Intervals are 95% over queries. The whole is in a page, and as JSON beside it.
+    """
     from serm.evaluation import evaluate as verb
+    from serm.evaluation.page import calibration_rows, slice_rows
+    from serm.evaluation.results import written
 
     result = verb(open_workspace(where, sets), version)
     if json:
-        display.show_json(result)
+        display.show_json(written(asdict(result)))
         return
-    rows = [
-        {"split": split.split, "measure": name, "value": i.mean, "low": i.low, "high": i.high, "queries": i.queries}
-        for split in result.splits
-        for name, i in split.measures.items()
-    ]
-    display.show_rows(result.model, rows, ["split", "measure", "value", "low", "high", "queries"])
+    display.show_rows(f"{result.model}: measures, %", slice_rows(result.slices))
+    display.show_rows("calibration of label probabilities", calibration_rows(result.calibration))
+    display.show_facts("", {"notes": result.notes, "page": result.page})
+
+
+@commands.command()
+def compare(
+    a: Annotated[str, typer.Argument(help="A version, or a model's folder: what is compared with.")],
+    b: Annotated[str, typer.Argument(help="Another one; differences are B minus A.")],
+    where: Where = HERE, sets: Sets = None, json: Json = False, debug: Debug = False,
+) -> None:  # fmt: skip
+    """Compare two versions, or model folders, on human judgments. Changes nothing.
+
+    Paired tests by slice, corrected for being many (evaluation.correction), and the queries and pairs that the second
+    wins and loses by most, with what both models said and the annotators' rationales: here in short, whole in a page.
+
+      serm compare r000-1a2b3c4d5e r001-6f7a8b9c0d
+    """
+    from serm.evaluation import compare as verb
+    from serm.evaluation.compare_page import pair_rows, query_rows, test_rows
+    from serm.evaluation.results import written
+
+    result = verb(open_workspace(where, sets), a, b)
+    if json:
+        display.show_json(written(asdict(result)))
+        return
+    display.show_rows(f"{result.b} against {result.a}: measures, %", test_rows(result.tests))
+    for split, found in result.changes.items():
+        for title, queries in (("wins", found.query_wins), ("losses", found.query_losses)):
+            if queries:
+                display.show_rows(f"queries that B {title}, {split}", query_rows(queries))
+        for title, pairs in (("wins", found.pair_wins), ("losses", found.pair_losses)):
+            if pairs:
+                display.show_rows(f"pairs that B {title}, {split}", pair_rows(pairs))
+    display.show_facts("", {"notes": result.notes, "page": result.page})
 
 
 @commands.command()

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from serm.config.room import Room
 
@@ -53,3 +53,27 @@ class EvaluationSettings(Room):
     minimum_queries: int = Field(30, ge=2, description="Fewer judged queries than this: the gate refuses.")
     alpha: float = Field(0.05, gt=0, lt=1, description="Level of the paired test.")
     anchor_tolerance: float = Field(0.01, ge=0, description="Largest loss on the anchor set that is let pass.")
+    slice_minimum: int = Field(10, ge=2, description="Judged queries below which a slice gets no figures, only its n.")
+    families: dict[str, list[str]] = Field(
+        {
+            "Germanic": ["en", "de", "nl", "sv", "da", "no", "nb", "nn", "is", "af", "lb", "fy", "yi"],
+            "Romance": ["es", "pt", "fr", "it", "ro", "ca", "gl", "oc"],
+        },
+        description="Language family -> its language codes (pt covers pt-BR); all other languages are 'other'.",
+    )
+    era: str = Field("log", description="What dates a query: log, its first search; or a numeric document attribute.")
+    eras: int = Field(3, ge=2, description="Eras that the dated queries are cut into, with equally many queries each.")
+    calibration_bins: int = Field(15, ge=2, description="Bins of the calibration errors and reliability diagrams.")
+    correction: Literal["holm", "bh"] = Field(
+        "holm", description="For a comparison's many tests: holm (family-wise error) or bh (false discovery rate)."
+    )
+    examples: int = Field(10, ge=0, description="Queries, and pairs, in each list of wins and of losses.")
+
+    @field_validator("families")
+    @classmethod
+    def _one_family_each(cls, families: dict[str, list[str]]) -> dict[str, list[str]]:
+        codes = [code.lower() for languages in families.values() for code in languages]
+        twice = sorted({code for code in codes if codes.count(code) > 1})
+        if twice:
+            raise ValueError(f"language {twice[0]!r} is in two families; keep it in one")
+        return families

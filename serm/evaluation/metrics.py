@@ -98,10 +98,10 @@ def per_query(judgments: pl.DataFrame, scores: pl.DataFrame, measures: Sequence[
     )
     good = scored.filter("ok").select("query", "number")
 
-    numbers, documents, ranks = _ranked(run.join(good.select("query"), on="query", how="semi"))
+    ordered = ranked(run.join(good.select("query"), on="query", how="semi"))
     retrieved: dict[str, dict[str, float]] = {str(number): {} for number in good["number"]}
-    for number, document, rank in zip(numbers, documents, ranks, strict=True):
-        retrieved[number][document] = -float(rank)
+    for number, document, rank in ordered.select("number", "doc_id", "rank").iter_rows():
+        retrieved[str(number)][document] = -float(rank)
     qrels: dict[str, dict[str, int]] = {}
     for number, document, grade in (
         judged.join(good, on="query").select(pl.col("number").cast(pl.String), "doc_id", "grade").iter_rows()
@@ -126,8 +126,8 @@ def per_query(judgments: pl.DataFrame, scores: pl.DataFrame, measures: Sequence[
     return PerQuery(result, judgments["query"].n_unique() - queries.height)
 
 
-def _ranked(run: pl.DataFrame) -> tuple[list[str], list[str], list[int]]:
-    """Query numbers, documents and ranks (from 1, no ties) of a run with finite scores."""
+def ranked(run: pl.DataFrame) -> pl.DataFrame:
+    """A run [query, doc_id, score, ...] with each document's `rank` (from 1, no ties), by query and rank."""
     tie = pl.Series(
         "tie",
         [
@@ -136,9 +136,9 @@ def _ranked(run: pl.DataFrame) -> tuple[list[str], list[str], list[int]]:
         ],
         dtype=pl.Binary,
     )
-    ranked = (
+    return (
         run.with_columns(tie)
-        .sort("number", -pl.col("score"), "tie")
-        .with_columns(pl.int_range(1, pl.len() + 1).over("number").alias("rank"))
+        .sort("query", -pl.col("score"), "tie")
+        .with_columns(pl.int_range(1, pl.len() + 1).over("query").alias("rank"))
+        .drop("tie")
     )
-    return ranked["number"].cast(pl.String).to_list(), ranked["doc_id"].to_list(), ranked["rank"].to_list()

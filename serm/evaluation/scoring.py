@@ -1,5 +1,6 @@
 """Human judgments and a model's scores for them, as frames; knows no workspace."""
 
+import numpy as np
 import polars as pl
 
 from serm.relevance.model import RelevanceModel, expected_label
@@ -37,8 +38,20 @@ def score_judged(model: RelevanceModel, judgments: pl.DataFrame, documents: pl.D
         query, doc_id, score (Float64), in the order of `judgments`; a score may be NaN if the model is broken.
     """
     known, _ = with_texts(judgments, documents)
-    if known.is_empty():
-        return known.select("query", "doc_id", pl.lit(None, pl.Float64).alias("score"))
-    probabilities = model.probabilities(known["query"].to_list(), known["text"].to_list())
-    scores = expected_label(probabilities, model.scale)
-    return known.select("query", "doc_id").with_columns(pl.Series("score", scores, pl.Float64))
+    return with_probabilities(model, known).select("query", "doc_id", "score")
+
+
+def with_probabilities(model: RelevanceModel | None, pairs: pl.DataFrame) -> pl.DataFrame:
+    """Pairs [query, text, ...] with `score` (f(q, d), Float64) and `probabilities` (a list over the scale).
+
+    Without pairs no model is asked, and there may be none.
+    """
+    if model is None or pairs.is_empty():
+        return pairs.clear().with_columns(
+            pl.lit(None, pl.Float64).alias("score"), pl.lit(None, pl.List(pl.Float32)).alias("probabilities")
+        )
+    probabilities = model.probabilities(pairs["query"].to_list(), pairs["text"].to_list())
+    return pairs.with_columns(
+        pl.Series("score", expected_label(probabilities, model.scale), pl.Float64),
+        pl.Series("probabilities", np.asarray(probabilities, dtype=np.float32)).cast(pl.List(pl.Float32)),
+    )

@@ -1,47 +1,25 @@
-"""The verbs evaluate and gate: read human judgments, score them with registered models, record and decide.
+"""The verbs evaluate and gate: read human judgments, score them with registered models, record and decide."""
 
-Scores of a version never change, so they are kept on this machine under `scores/`, named by everything they depend on:
-a gate after an evaluation, or a second candidate against the same champion, scores nothing twice.
-"""
-
-import hashlib
-import uuid
+import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from serm import registry
 from serm.config import EvaluationSettings
+from serm.evaluation.calibration import Calibration, calibrate, fit_temperature
+from serm.evaluation.judged import answers, file_name, find
 from serm.evaluation.metrics import PerQuery, parse_measures, per_query
-from serm.evaluation.paired import Interval, mean_interval
-from serm.evaluation.scoring import human, score_judged, with_texts
+from serm.evaluation.page import page
+from serm.evaluation.paired import mean_interval
+from serm.evaluation.reading import read_slices
+from serm.evaluation.results import FOLDER, EvaluationSummary, SplitResult, written
+from serm.evaluation.slices import LEVEL, measure
 from serm.evaluation.verdict import Verdict, decide
-from serm.fingerprint import fingerprint
 from serm.workspace import Workspace, WorkspaceError
-
-LEVEL = 0.95  # of the intervals in the metrics table
-
-
-@dataclass(frozen=True)
-class SplitResult:
-    """One split's means over queries, and what could not be measured."""
-
-    split: str
-    queries: int
-    excluded: int  # judged queries without a positive document
-    without_document: int  # judged pairs whose document is not in the documents table
-    measures: dict[str, Interval]
-
-
-@dataclass(frozen=True)
-class EvaluationSummary:
-    """What `evaluate` measured and wrote to the metrics table."""
-
-    model: str
-    judgments_version: int
-    splits: list[SplitResult]
 
 
 def evaluate(
@@ -52,7 +30,8 @@ def evaluate(
 ) -> EvaluationSummary:
     """Measure a version (the champion if none is named) on human judgments; the same call twice adds nothing.
 
-    Intervals are 95% bootstrap intervals over queries. A split without judged queries has no measures.
+    Overall and by slice, with 95% bootstrap intervals over queries, and the calibration of its label probabilities
+    with the temperature that dev would set. A split without judged queries has no measures. Leaves a page and JSON.
 
     Raises:
         WorkspaceError: the version is not there, or no split has a human-judged query with a positive document.
@@ -64,28 +43,73 @@ def evaluate(
     manifest = registry.read_manifest(workspace, model)
     with workspace.run("evaluate", round, version=model, splits=list(splits)) as run:
         judgments_version = workspace.version("judgments")
-        results = []
-        for split in splits:
-            measured, lost = measure_split(workspace, model, split, settings.measures, judgments_version)
-            results.append(_summarise(split, measured, lost, settings, workspace.config.seed))
-        if not any(result.queries for result in results):
-            raise WorkspaceError(
-                f"no human-judged query with a positive document in {' or '.join(splits)}; "
-                "ingest judgments whose judge does not start with 'llm:'"
-            )
-        summary = EvaluationSummary(model, judgments_version, results)
+        summary = _measure(workspace, model, splits, judgments_version)
         rows = [
             {
                 "model": model, "round": manifest.get("round") if round is None else round, "split": result.split,
                 "measure": measure, "value": interval.mean, "low": interval.low, "high": interval.high,
                 "queries": interval.queries, "judgments_version": judgments_version,
             }
-            for result in results
+            for result in summary.splits
             for measure, interval in result.measures.items()
         ]  # fmt: skip
+        workspace.write_text(FOLDER, f"{file_name(model)}.html", page(summary, settings))
+        workspace.write_text(FOLDER, f"{file_name(model)}.json", json.dumps(written(asdict(summary)), indent=1))
         workspace.upsert("metrics", pl.DataFrame(rows, infer_schema_length=None))
-        run.result.update(asdict(summary))
+        run.result.update({name: asdict(summary)[name] for name in ("model", "judgments_version", "splits", "page")})
     return summary
+
+
+def _measure(workspace: Workspace, model: str, splits: Sequence[str], judgments_version: int) -> EvaluationSummary:
+    config = workspace.config
+    settings, subject = config.evaluation, find(workspace, model)
+    results, figures, calibration, notes = [], [], [], []
+    temperature = None
+    for split in splits:
+        said = answers(workspace, subject, split, judgments_version)
+        measured = per_query(said.pairs.select("query", "doc_id", "grade"), said.pairs, settings.measures)
+        results.append(_summarise(split, measured, said.without_document, settings, config.seed))
+        if measured.values.is_empty():
+            continue
+        slices, _ = read_slices(workspace, split, measured.values["query"], judgments_version)
+        figures += measure(split, measured.values, slices, settings.measures, settings, config.seed)
+        notes += [f"{split}, {note}" for note in slices.notes]
+        if not calibration:
+            temperature = _temperature(workspace, model, judgments_version)
+        calibration.append(_calibration(split, said.pairs, temperature, workspace))
+    if not any(result.queries for result in results):
+        raise WorkspaceError(
+            f"no human-judged query with a positive document in {' or '.join(splits)}; "
+            "ingest judgments whose judge does not start with 'llm:'"
+        )
+    if temperature is None:
+        notes.append("no temperature: dev has no human-judged pairs that the model gives probabilities for")
+    place = [workspace.url(FOLDER, f"{file_name(model)}.{kind}") for kind in ("html", "json")]
+    return EvaluationSummary(model, judgments_version, results, figures, calibration, notes, *place)
+
+
+def _temperature(workspace: Workspace, model: str, judgments_version: int) -> float | None:
+    """What dev would divide the model's log-probabilities by."""
+    pairs = answers(workspace, find(workspace, model), "dev", judgments_version).pairs
+    scale = workspace.config.labels.scale
+    pairs = pairs.filter(pl.col("grade").is_in(scale))
+    if pairs.is_empty():
+        return None
+    return fit_temperature(_matrix(pairs), np.searchsorted(scale, pairs["grade"].to_numpy()))
+
+
+def _calibration(split: str, pairs: pl.DataFrame, temperature: float | None, workspace: Workspace) -> Calibration:
+    config = workspace.config
+    queries = pairs["query"].rank("dense").to_numpy().astype(np.int64)
+    return calibrate(
+        split, _matrix(pairs), pairs["grade"].to_numpy().astype(np.int64), queries, config.labels.scale, temperature,
+        config.evaluation.calibration_bins, LEVEL, config.evaluation.resamples, config.seed,
+    )  # fmt: skip
+
+
+def _matrix(pairs: pl.DataFrame) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Probabilities as (n, |Y|)."""
+    return np.array(pairs["probabilities"].to_list(), dtype=np.float64)
 
 
 def gate(workspace: Workspace, candidate: str, champion: str) -> Verdict:
@@ -119,41 +143,8 @@ def measure_split(
     Raises:
         WorkspaceError: the version is not there.
     """
-    judged = human(workspace.read("judgments", judgments_version), split)
-    documents = workspace.scan("documents").select("doc_id", "text")
-    wanted = documents.join(judged.select("doc_id").unique().lazy(), on="doc_id", how="semi").collect()
-    known, lost = with_texts(judged, wanted)
-    scores = _scores(workspace, version, known)
-    return per_query(known.select("query", "doc_id", "grade"), scores, measures), lost
-
-
-def _scores(workspace: Workspace, version: str, pairs: pl.DataFrame) -> pl.DataFrame:
-    """Scores of `pairs` (query, doc_id, text), from this machine's cache where they were computed before."""
-    if pairs.is_empty():
-        return pl.DataFrame(schema={"query": pl.String, "doc_id": pl.String, "score": pl.Float64})
-    cache = workspace.local("scores", f"{version}-{_fingerprint(workspace, version, pairs)}.parquet")
-    if cache.exists():
-        return pl.read_parquet(cache)
-    from serm.relevance import load
-
-    config = workspace.config
-    model = load(registry.folder(workspace, version), config.relevance, config.labels.scale)
-    scores = score_judged(model, pairs, pairs.select("doc_id", "text").unique("doc_id"))
-    scratch = cache.with_name(f".{uuid.uuid4().hex}")
-    scores.write_parquet(scratch)
-    scratch.replace(cache)
-    return scores
-
-
-def _fingerprint(workspace: Workspace, version: str, pairs: pl.DataFrame) -> str:
-    """A name for everything that scores depend on: the version, how it is asked, and the pairs with their texts."""
-    relevance = workspace.config.relevance
-    asked: list[Any] = [
-        registry.read_manifest(workspace, version)["created"],
-        relevance.family, relevance.max_tokens, relevance.precision, workspace.config.labels.scale,
-    ]  # fmt: skip
-    content = fingerprint(pairs.select("query", "doc_id", "text"))
-    return hashlib.blake2b(f"{asked} {content}".encode(), digest_size=12).hexdigest()
+    said = answers(workspace, find(workspace, version), split, judgments_version)
+    return per_query(said.pairs.select("query", "doc_id", "grade"), said.pairs, measures), said.without_document
 
 
 def _summarise(split: str, measured: PerQuery, lost: int, settings: EvaluationSettings, seed: int) -> SplitResult:
