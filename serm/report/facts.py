@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from serm.evaluation.changes import Changes
+from serm.evaluation.comparison import SliceComparison
 from serm.evaluation.verdict import Comparison
 
 
@@ -151,6 +153,18 @@ class Round:
 
 
 @dataclass(frozen=True)
+class Reading:
+    """Two models on the same graded searches: by slice, and the searches on which they differ most."""
+
+    before: str
+    now: str
+    promoted: bool
+    round: int  # of `now`
+    slices: list[SliceComparison]  # the gate's measure alone
+    changes: dict[str, Changes]  # split -> wins and losses
+
+
+@dataclass(frozen=True)
 class Decision:
     """Something a person has to decide or do."""
 
@@ -173,10 +187,11 @@ class Facts:
     champion: str | None
     models: list[Model]
     changes: list[Change]
-    overall: Gate | None  # the champion against the first model, where the two were compared
+    overall: Gate | None  # the champion against the first model, where the two can be compared
     rounds: list[Round]
     annotators: list[Annotator]
     agreed: dict[str, Any]  # the kept labels against people's grades: judged, accuracy, bias
     review: int  # pairs that wait for a person
     runs: list[dict[str, Any]]  # newest last
     decisions: list[Decision]
+    reading: Reading | None  # none where the models' answers are not on this machine

@@ -8,6 +8,7 @@ import polars as pl
 from serm.evaluation.scoring import LLM_JUDGE
 from serm.records import TABLES
 from serm.report import labelling, mined, quality
+from serm.report import reading as side_by_side
 from serm.report.decide import decisions
 from serm.report.facts import Change, Facts, Gate, Labels, Model, Round
 from serm.report.runs import newest, results
@@ -32,7 +33,10 @@ def gather(workspace: Workspace) -> Facts:
     runs = newest(workspace)
     review = open_pairs(workspace).height
     judged = _judged(workspace)
-    overall = verdicts.get((champion, models[0].version)) if champion and models else None
+    first_model = changes[0].version if changes else None
+    overall = None
+    if champion and first_model and champion != first_model:
+        overall = side_by_side.overall(workspace, first_model, champion) or verdicts.get((champion, first_model))
     return Facts(
         workspace=workspace.root.rsplit("/", 1)[-1],
         measure=config.evaluation.gate_measure,
@@ -51,6 +55,7 @@ def gather(workspace: Workspace) -> Facts:
         review=review,
         runs=runs,
         decisions=decisions(config, champion, rounds, review, runs, judged, _watch(workspace)),
+        reading=side_by_side.reading(workspace, models, rounds),
     )
 
 
@@ -87,7 +92,8 @@ def _model_of(number: int, models: Sequence[Model], summary: dict[str, Any]) -> 
     """The round's candidate: the one that evolve names, else the newest of the round."""
     own = [model for model in models if model.round == number]
     named = [model for model in own if model.version == summary.get("candidate")]
-    return (named or own or [None])[-1]
+    chosen = named or own
+    return chosen[-1] if chosen else None
 
 
 def _state(number: int, model: Model | None, gate: Gate | None, changes: Sequence[Change], finished: bool) -> str:

@@ -102,7 +102,7 @@ def examples(workspace: Workspace, rounds: Sequence[int]) -> dict[int, list[Exam
 
 def _agent(name: str, rows: Sequence[Overlap], known: dict[str, Any]) -> Agent:
     own = [row for row in rows if name in row.agents]
-    figures = {key: known.get(key) for key in ("lift", "lift_low", "lift_high")}
+    figures: dict[str, Any] = {key: known.get(key) for key in ("lift", "lift_low", "lift_high")}
     if known.get("labelled"):
         figures |= {key: known[key] for key in ("labelled", "precision", "low", "high")}
     return Agent(

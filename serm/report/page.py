@@ -6,6 +6,7 @@ from serm.mining.precision import wilson
 from serm.report.draw_labels import labels
 from serm.report.draw_mined import mining
 from serm.report.draw_quality import quality, verdicts
+from serm.report.draw_reading import wins_and_losses
 from serm.report.draw_rounds import rounds, runs
 from serm.report.draw_stream import stream
 from serm.report.facts import Decision, Facts, Level
@@ -13,8 +14,8 @@ from serm.report.html import details, document, section, text
 from serm.report.words import Answer, better, changed, decide, headline, points, signed, since_the_first
 
 PARTS = (
-    ("quality", "Quality"), ("gate", "Verdicts"), ("stream", "Searches"), ("mining", "Mining"), ("labels", "Labels"),
-    ("reading", "Wins and losses"), ("rounds", "Rounds"), ("runs", "Runs"),
+    ("quality", "Quality"), ("gate", "Verdicts"), ("reading", "Wins and losses"), ("stream", "Searches"),
+    ("mining", "Mining"), ("labels", "Labels"), ("rounds", "Rounds"), ("runs", "Runs"),
 )  # fmt: skip
 
 
@@ -26,6 +27,7 @@ def page(facts: Facts, today: date) -> str:
         + _begin(facts)
         + quality(facts)
         + verdicts(facts)
+        + wins_and_losses(facts)
         + stream(facts)
         + mining(facts)
         + labels(facts)

@@ -1,14 +1,19 @@
 """A workspace with two recorded rounds, written straight into the tables from the demo's shop: no model, no LLM."""
 
 import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
+from zlib import crc32
 
 import numpy as np
 import polars as pl
 
 from serm import registry
+from serm.evaluation import evaluate, gate
 from serm.workspace import Workspace
 
 DATA = Path(__file__).resolve().parents[2] / "data" / "demo"
@@ -24,7 +29,7 @@ annotation:
   annotators:
     - {name: ada, model: a, prompt_price: 0.5, completion_price: 1.5}
     - {name: "ben o'<b>", model: b, prompt_price: 0.5, completion_price: 1.5}
-evaluation: {minimum_queries: 30}
+evaluation: {minimum_queries: 30, resamples: 200, measures: [nDCG@10, nDCG@1]}
 """
 ANNOTATORS = ("ada", "ben o'<b>")
 COMBINATIONS = {
@@ -49,70 +54,83 @@ def first_model(folder: Path) -> Workspace:
     )
     hostile = {"doc_id": [f"evil-{i}" for i in range(len(HOSTILE))], "title": HOSTILE, "text": HOSTILE}
     workspace.append("documents", pl.DataFrame(hostile))
-    judgments = pl.read_parquet(DATA / "judgments.parquet").filter(
-        pl.col("doc_id").is_in(documents["doc_id"].to_list())
-    )
-    queries = judgments["query"].unique().sort()
-    split = pl.Series("split", np.resize(["train", "train", "dev", "anchor", "fresh", "hidden"], len(queries)))
+    judgments = pl.read_parquet(DATA / "judgments.parquet")
+    judgments = judgments.filter(pl.col("doc_id").is_in(documents["doc_id"].to_list()))
+    queries = judgments["query"].unique().sort().head(300)
+    split = pl.Series("split", np.resize(["train", "dev", "anchor", "fresh", "fresh", "hidden"], len(queries)))
     judgments = judgments.join(pl.DataFrame([queries, split]), on="query")
+    evil = [
+        {"query": query, "doc_id": f"evil-{i}", "grade": grade, "locale": "en", "split": "fresh"}
+        for query in HOSTILE
+        for i, grade in enumerate((0, 3, 1))
+    ]
+    judgments = pl.concat([judgments, pl.DataFrame(evil)], how="diagonal_relaxed")
     workspace.append("judgments", judgments.with_columns(judge=pl.lit("human")))
     model(workspace, "r000-first", 0, None)
     registry.promote(workspace, "r000-first", "the first model")
+    with asking(workspace):
+        evaluate(workspace, "r000-first")
     return workspace
 
 
 def evolved(folder: Path, pairs: int = 300, rounds: int = 2) -> Workspace:
-    """Rounds of `pairs` mined pairs; the first is promoted, the others are refused."""
+    """Rounds of `pairs` mined pairs; the gate promotes the first one's model, the others are no better."""
     workspace = first_model(folder)
     start = datetime(2026, 1, 5, tzinfo=UTC)
     log = {"ts": [start, start + timedelta(days=14 * (rounds + 1))], "session": ["a", "b"], "query": ["x", "y"],
            "doc_id": ["p00001", "p00002"], "position": [1, 1], "clicked": [True, False]}  # fmt: skip
     workspace.append("impressions", pl.DataFrame(log))
     _calibrate(workspace)
-    parent = "r000-first"
     for number in range(1, rounds + 1):
         annotations = _mine_and_annotate(workspace, number, pairs)
-        candidate = f"r{number:03d}-candidate"
-        model(workspace, candidate, number, parent)
-        gate(workspace, candidate, parent, 0.018 if number == 1 else 0.004)
-        if number == 1:
-            registry.promote(workspace, candidate, "better")
+        candidate, champion = f"r{number:03d}-candidate", registry.champion(workspace)
+        model(workspace, candidate, number, champion)
+        with asking(workspace):
+            evaluate(workspace, candidate, round=number)
+            verdict = gate(workspace, candidate, champion)
+        if verdict.accepted:
+            registry.promote(workspace, candidate, "; ".join(verdict.reasons))
         kept = annotations.filter(pl.col("status") == "kept").height
         with workspace.run("evolve", number) as run:
-            run.result.update(round=number, candidate=candidate, promoted=number == 1, kept=kept)
-        parent = candidate if number == 1 else parent
+            run.result.update(round=number, candidate=candidate, promoted=verdict.accepted, kept=kept)
     return workspace
 
 
 def model(workspace: Workspace, version: str, round: int, parent: str | None) -> None:
-    """A version that holds no weights, measured on both splits."""
+    """A version without weights; `asking` gives it a voice."""
     manifest = {"round": round, "parent": parent, "pairs": 1_000 + 300 * round, "training": {"steps": 50},
                 "metrics": {"dev": 0.9}}  # fmt: skip
     registry.publish(workspace, version, lambda path: (path / "weights").write_text("none"), manifest)
-    value = 0.874 + 0.01 * round
-    rows = [
-        {"model": version, "round": round, "split": split, "measure": measure, "value": level, "low": level - 0.02,
-         "high": level + 0.02, "queries": 60, "judgments_version": 1}
-        for split, level in (("fresh", value), ("anchor", 0.93))
-        for measure in ("nDCG@10", "nDCG@1")
-    ]  # fmt: skip
-    workspace.append("metrics", pl.DataFrame(rows))
 
 
-def gate(workspace: Workspace, candidate: str, champion: str, gain: float) -> None:
-    """A recorded verdict: the candidate gains `gain` on fresh queries, give or take 0.01."""
-    with workspace.run("gate", candidate=candidate, champion=champion) as run:
-        accepted = gain > 0.01
-        why = "better on fresh queries" if accepted else "not clearly better on fresh queries"
-        told = f"nDCG@10 {0.874 + gain:.4f} against 0.8740, difference {gain:+.4f}"
-        run.result.update(
-            accepted=accepted, measure="nDCG@10",
-            reasons=[f"{why}: {told}"],
-            fresh={"champion": 0.874, "candidate": 0.874 + gain, "p_value": 0.001 if accepted else 0.2,
-                   "difference": {"mean": gain, "low": gain - 0.01, "high": gain + 0.01, "queries": 60}},
-            anchor={"champion": 0.93, "candidate": 0.929, "p_value": 0.6,
-                    "difference": {"mean": -0.001, "low": -0.006, "high": 0.005, "queries": 60}},
-        )  # fmt: skip
+class Knowing:
+    """A model that reads people's grades through a noise of its own: the first one's is the largest."""
+
+    def __init__(self, version: str, grades: dict[tuple[str, str], int], scale: list[int]) -> None:
+        self.scale, self.grades, self.seed = scale, grades, crc32(version.encode())
+        self.noise = 1.4 if version == "r000-first" else 1.0
+
+    def probabilities(self, queries: Sequence[str], documents: Sequence[str]) -> Any:
+        """Weights around the grade that it believes to see."""
+        rng = np.random.default_rng(self.seed)
+        seen = [self.grades[pair] for pair in zip(queries, documents, strict=True)] + rng.normal(
+            0, self.noise, len(queries)
+        )
+        weights = np.exp(-((np.array(self.scale) - seen[:, None]) ** 2))
+        return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+@contextmanager
+def asking(workspace: Workspace) -> Iterator[None]:
+    """Every version of the registry is a `Knowing` model meanwhile."""
+    judged = workspace.read("judgments").join(workspace.read("documents").select("doc_id", "text"), on="doc_id")
+    grades = {(query, text): grade for query, text, grade in judged.select("query", "text", "grade").iter_rows()}
+
+    def load(folder: Path, settings: Any, scale: list[int]) -> Knowing:
+        return Knowing(folder.name, grades, scale)
+
+    with patch("serm.relevance.load", load):
+        yield
 
 
 def _calibrate(workspace: Workspace) -> None:
