@@ -30,19 +30,23 @@ class Series:
     points: list[Point]
 
 
-def lines(series: Sequence[Series], places: Sequence[str], label: str) -> str:
-    """Values over places with bands for their intervals; `label` says in words what is seen."""
+def lines(series: Sequence[Series], places: Sequence[str], label: str, named: bool = False) -> str:
+    """Values over places with bands for their intervals; `label` says in words what is seen.
+
+    The last figure of a series stands beside it, after its name where `named`; a soft one has none.
+    """
     ends = [end for one in series for p in one.points for end in (p.value, p.low, p.high) if end is not None]
     ticks = nice_ticks(min(ends), max(ends))
     frame = _Frame(ticks[0], ticks[-1], len(places))
     shapes = "".join(_joined(one, frame) for one in series)
     marks = "".join(_mark(p, one, frame) for one in series for p in one.points)
-    marks += "".join(_last(one, frame) for one in series)
+    marks += "".join(_last(one, frame, named) for one in series)
     digits = 0 if all(abs(tick - round(tick)) < 1e-9 for tick in ticks) else 1
     left = "".join(f'<span style="bottom:{frame.up(tick):.2f}%">{tick:.{digits}f}</span>' for tick in ticks)
     grid = "".join(f'<i class="rule" style="bottom:{frame.up(tick):.2f}%"></i>' for tick in ticks)
+    kind = "plot named" if named else "plot"
     return (
-        f'<div class="plot" role="img" aria-label="{text(label)}"><div class="ys" aria-hidden="true">{left}</div>'
+        f'<div class="{kind}" role="img" aria-label="{text(label)}"><div class="ys" aria-hidden="true">{left}</div>'
         f'<div class="area" aria-hidden="true">{grid}<svg viewBox="0 0 100 100" preserveAspectRatio="none">{shapes}'
         f'</svg>{marks}</div><div class="xs" aria-hidden="true">{_below(places, frame)}</div></div>'
     )
@@ -96,8 +100,8 @@ class _Frame:
         return 100 * (value - self.bottom) / (self.top - self.bottom)
 
     def across(self, place: float) -> float:
-        """Percent of the width; some room is left for the last values' figures."""
-        return 50.0 if self.places == 1 else 4 + 88 * place / (self.places - 1)
+        """Percent of the width."""
+        return 50.0 if self.places == 1 else 5 + 93 * place / (self.places - 1)
 
 
 def _joined(series: Series, frame: _Frame) -> str:
@@ -124,13 +128,14 @@ def _mark(p: Point, series: Series, frame: _Frame) -> str:
     return f'{whisker}<i class="dot {series.tone} {kind}" style="{at}" title="{text(p.words)}"></i>'
 
 
-def _last(series: Series, frame: _Frame) -> str:
+def _last(series: Series, frame: _Frame, named: bool) -> str:
     """The figure of the last value in charge."""
     led = [p for p in series.points if not p.hollow]
     if not led or series.tone == "soft":
         return ""
+    name = f"{text(series.name)} " if named else ""
     at = f"left:{frame.across(led[-1].place):.2f}%;bottom:{frame.up(led[-1].value):.2f}%"
-    return f'<span class="value {series.tone}" style="{at}">{led[-1].value:.1f}</span>'
+    return f'<span class="value {series.tone}" style="{at}">{name}{led[-1].value:.1f}</span>'
 
 
 def _below(places: Sequence[str], frame: _Frame) -> str:

@@ -75,17 +75,11 @@ def _documents(found: Sequence[Document], facts: Facts) -> str:
             Cell(text(f"{one.grade} {facts.scale.get(one.grade, '')}"), one.grade),
             number(one.rank_a),
             number(one.rank_b),
-            Cell(_moved(one), one.rank_a - one.rank_b),
         ]
         for one in sorted(found, key=lambda one: (one.rank_b, one.doc_id))
     ]
-    columns = ["Result", "People's grade", "Place before", "Place now", "Moved"]
-    return table("Results by their place now", columns, rows, True, False, (48, 17, 12, 11, 12))
-
-
-def _moved(one: Document) -> str:
-    by = one.rank_a - one.rank_b
-    return "–" if not by else f"{'up' if by > 0 else 'down'} {abs(by)}"
+    columns = ["Result", "People's grade", "Place before", "now"]
+    return table("Results by their place now", columns, rows, widths=(52, 20, 16, 12), keep=True)
 
 
 def _difference(row: SliceComparison, reach: float) -> Cell:

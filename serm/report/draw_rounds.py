@@ -73,15 +73,15 @@ def _table(found: Sequence[Round]) -> str:
 def _round(round: Round, scale: dict[int, str]) -> str:
     parts = []
     if round.gate:
-        parts.append(f"<h4>Verdict</h4><p>{text(verdict(round.gate))}</p><p class='why'>{text(_words(round))}</p>")
+        parts.append(f"<h3>Verdict</h3><p>{text(verdict(round.gate))}</p><p class='why'>{text(_words(round))}</p>")
     if round.shift:
         told = SHIFTS.get(round.shift["verdict"], "may have shifted; nothing could be compared")
-        parts.append(f"<h4>Searches {text(told)}</h4>{groups(round, CLUSTERS)}{views(round)}")
-    parts.append(f"<h4>Who mined what</h4>{upset(round.overlaps, f'round {round.number}')}{agents(round.agents)}")
+        parts.append(f"<h3>Searches {text(told)}</h3>{groups(round, CLUSTERS)}{views(round)}")
+    parts.append(f"<h3>Who mined what</h3>{upset(round.overlaps, f'round {round.number}')}{agents(round.agents)}")
     if round.labels.annotated:
-        parts.append(f"<h4>Labels</h4>{label_rows([round], scale)}")
+        parts.append(f"<h3>Labels</h3>{label_rows([round], scale)}")
     if round.examples:
-        parts.append(f"<h4>Pairs to read</h4>{examples(round.examples, scale)}")
+        parts.append(f"<h3>Pairs to read</h3>{examples(round.examples, scale)}")
     return "".join(parts)
 
 

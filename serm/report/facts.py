@@ -183,7 +183,7 @@ class Facts:
     first: str | None  # impression
     last: str | None
     rows: dict[str, int]
-    judged: dict[str, int]  # split -> queries that people judged
+    judged: dict[str, int]  # split -> queries with a result that people found relevant
     champion: str | None
     models: list[Model]
     changes: list[Change]

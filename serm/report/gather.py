@@ -5,14 +5,13 @@ from typing import Any
 
 import polars as pl
 
-from serm.evaluation.scoring import LLM_JUDGE
 from serm.records import TABLES
 from serm.report import labelling, mined, quality
 from serm.report import reading as side_by_side
 from serm.report.decide import decisions
 from serm.report.facts import Change, Facts, Gate, Labels, Model, Round
 from serm.report.runs import newest, results
-from serm.review.queue import open_pairs
+from serm.review.queue import judged_by_people, open_pairs
 from serm.workspace import Workspace
 
 ROUNDS_IN_FULL = 26  # a year of rounds with examples; older ones keep their figures
@@ -107,10 +106,8 @@ def _state(number: int, model: Model | None, gate: Gate | None, changes: Sequenc
 
 
 def _judged(workspace: Workspace) -> dict[str, int]:
-    """Queries that people judged, by split."""
-    people = workspace.scan("judgments").filter(
-        (pl.col("split") != "hidden") & ~pl.col("judge").str.starts_with(LLM_JUDGE)
-    )
+    """Queries with a result that people found relevant, by split: on others no model can do well or badly."""
+    people = judged_by_people(workspace).filter(pl.col("grade") > 0)
     return dict(people.group_by("split").agg(pl.col("query").n_unique()).sort("split").collect().iter_rows())
 
 

@@ -52,10 +52,12 @@ def table(
     sort: bool = True,
     find: bool = False,
     widths: Sequence[int] = (),
+    keep: bool = False,
 ) -> str:
     """A table that a phone shows as one block a row.
 
-    With `sort` its headings are buttons, with `find` it has a filter; `widths` of the columns are in percent.
+    With `sort` its headings are buttons, with `find` it has a filter; `widths` of the columns are in percent. With
+    `keep` it stays a table on a phone.
     """
     if not rows:
         return ""
@@ -75,9 +77,10 @@ def table(
         if find
         else ""
     )
+    kind, form = "kept" if keep else "table", _class("fixed", bool(widths))
     shape = "".join(f'<col style="width:{width}%">' for width in widths)
     return (
-        f'<div class="table">{search}<table role="table"{_class("fixed", bool(widths))}><caption>{text(name)}</caption>'
+        f'<div class="{kind}">{search}<table role="table"{form}><caption>{text(name)}</caption>'
         f'<colgroup>{shape}</colgroup><thead role="rowgroup"><tr role="row">{heads}</tr></thead>'
         f'<tbody role="rowgroup">{body}</tbody></table></div>'
     )

@@ -42,8 +42,8 @@ def page(facts: Facts, today: date) -> str:
 def _head(facts: Facts, today: date) -> str:
     span = f"Searches from {facts.first} to {facts.last}" if facts.first else "No searches in the log yet"
     answers = "".join(
-        _answer(question, answer, kind)
-        for question, answer, kind in (
+        answer(question, told, kind)
+        for question, told, kind in (
             ("Is search better?", better(facts), ""),
             ("What changed?", changed(facts), ""),
             ("What needs a decision?", decide(facts), "call" if facts.decisions else ""),
@@ -56,11 +56,12 @@ def _head(facts: Facts, today: date) -> str:
     )
 
 
-def _answer(question: str, answer: Answer, kind: str) -> str:
-    command = f"<p><code>{text(answer.command)}</code></p>" if answer.command else ""
+def answer(question: str, told: Answer, kind: str) -> str:
+    """One question of the first screen; kind "call" asks somebody to act."""
+    command = f"<p><code>{text(told.command)}</code></p>" if told.command else ""
     return (
-        f'<div class="answer {kind}"><h2>{text(question)}</h2><p class="short"><bdi>{text(answer.short)}</bdi></p>'
-        f'<p class="data">{text(answer.sentence)}</p>{command}</div>'
+        f'<div class="answer {kind}"><h2>{text(question)}</h2><p class="short"><bdi>{text(told.short)}</bdi></p>'
+        f'<p class="data">{text(told.sentence)}</p>{command}</div>'
     )
 
 

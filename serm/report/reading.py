@@ -10,10 +10,10 @@ from serm.evaluation.judged import answers, find
 from serm.evaluation.metrics import per_query
 from serm.evaluation.reading import read_notes, read_slices
 from serm.evaluation.verdict import decide
-from serm.records import EVALUATED
 from serm.report.facts import Gate, Model, Reading, Round
 from serm.workspace import Workspace, WorkspaceError
 
+SPLITS = ("fresh", "anchor")
 SHOWN = 5  # searches won, and lost
 
 
@@ -44,7 +44,7 @@ def reading(workspace: Workspace, models: Sequence[Model], rounds: Sequence[Roun
     except WorkspaceError:
         return None
     config, measure = workspace.config, workspace.config.evaluation.gate_measure
-    measured = {split: [_per_query(side[split], measure) for side in (old, new)] for split in EVALUATED}
+    measured = {split: [_per_query(side[split], measure) for side in (old, new)] for split in SPLITS}
     found = {split: values for split, values in measured.items() if not values[0].is_empty()}
     slices, wins = {}, {}
     for split, (first, second) in found.items():
@@ -68,4 +68,4 @@ def _answers(workspace: Workspace, version: str) -> dict[str, pl.DataFrame]:
         WorkspaceError: the version is gone.
     """
     subject = find(workspace, version)
-    return {split: answers(workspace, subject, split, ask=False).pairs for split in EVALUATED}
+    return {split: answers(workspace, subject, split, ask=False).pairs for split in SPLITS}

@@ -4,6 +4,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from serm.report.backtest import gather_backtest
+from serm.report.draw_backtest import answers, backtest_page
+from serm.report.draw_backtest import headline as backtest_headline
 from serm.report.facts import Facts
 from serm.report.gather import gather
 from serm.report.page import page
@@ -26,6 +29,15 @@ class ReportSummary:
     decide: str
 
 
+@dataclass(frozen=True)
+class BacktestSummary:
+    """Where a backtest's page lies, and its first screen in words."""
+
+    path: str
+    headline: str
+    answers: dict[str, str]
+
+
 def report(workspace: Workspace, out: str | Path | None = None) -> ReportSummary:
     """Write the workspace's report: to the file `out`, or into the workspace as reports/report.html.
 
@@ -44,6 +56,20 @@ def report(workspace: Workspace, out: str | Path | None = None) -> ReportSummary
         f"{answer.short.rstrip('.')}. {answer.sentence}" for answer in (better(facts), changed(facts), decide(facts))
     ]
     return ReportSummary(path, len(content.encode()), title(facts), *told)
+
+
+def report_backtest(folder: str | Path, out: str | Path | None = None) -> BacktestSummary:
+    """Write the page of a backtest whose finished cells are in `folder`: to `out`, or to report.html there.
+
+    Raises:
+        WorkspaceError: there are no cells, or several backtests.
+    """
+    found = gather_backtest(folder)
+    path = Path(folder) / "report.html" if out is None else Path(out)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(backtest_page(found, datetime.now(UTC).date()), encoding="utf-8")
+    told = {question: f"{said.short}. {said.sentence}" for question, said in answers(found)}
+    return BacktestSummary(str(path), backtest_headline(found), told)
 
 
 def headline(workspace: Workspace) -> str:
