@@ -10,7 +10,6 @@ from serm.report.html import Cell, chip, details, foreign, number, section, tabl
 from serm.report.words import gain, points, signed
 
 SPLITS = {"fresh": "new searches", "anchor": "old searches"}
-OPEN = 1  # searches of each list that are open at first
 
 
 def wins_and_losses(facts: Facts) -> str:
@@ -24,7 +23,7 @@ def wins_and_losses(facts: Facts) -> str:
         else f"The candidate of round {found.round}, which was not promoted, beside the champion of that day."
     )
     lists = "".join(
-        f"<h3>{title} on {SPLITS[split]}</h3>{_searches(own, facts)}"
+        f"<h3>{title} on {SPLITS[split]}</h3>{_searches(own, facts, split == "fresh")}"
         for split, changes in found.changes.items()
         for title, own in (("Won most", changes.query_wins), ("Lost most", changes.query_losses))
         if own
@@ -59,12 +58,13 @@ def slices(found: Reading) -> str:
     return table("Difference by kind of search; 95% intervals", columns, rows, find=len(rows) > 12) + note
 
 
-def _searches(found: Sequence[QueryChange], facts: Facts) -> str:
+def _searches(found: Sequence[QueryChange], facts: Facts, opened: bool) -> str:
+    """A part a search; with `opened` the first is open."""
     parts = []
     for i, one in enumerate(found):
         aside = f"{facts.measure} {points(one.a)} → {points(one.b)}, {signed(one.difference)}"
         drawn = details(foreign(one.query), _documents(one.documents, facts), note=text(aside))
-        parts.append(drawn.replace("<details", "<details open", 1) if i < OPEN else drawn)
+        parts.append(drawn.replace("<details", "<details open", 1) if opened and i == 0 else drawn)
     return f'<div class="stack">{"".join(parts)}</div>'
 
 
