@@ -4,8 +4,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 QUIET_SECONDS = 2.0
+_busy = ContextVar("busy", default=False)  # a bar of this thread counts already; the work inside it shows none
 
 
 def note(text: str) -> None:
@@ -20,7 +22,7 @@ def track(description: str, total: int | None = None, done: int = 0) -> Iterator
 
     `done` of the total were done before. Words are optional, such as "reward 0.412".
     """
-    if not sys.stderr.isatty():
+    if _busy.get() or not sys.stderr.isatty():
         yield lambda amount=1, words="": None
         return
     from rich.console import Console
@@ -49,8 +51,10 @@ def track(description: str, total: int | None = None, done: int = 0) -> Iterator
             bar.start()
             showing = True
 
+    outer = _busy.set(True)
     try:
         yield advance
     finally:
+        _busy.reset(outer)
         if showing:
             bar.stop()

@@ -1,13 +1,26 @@
 """The command line: every verb is one plain function of this package, called with what a person typed."""
 
-from serm.cli import annotation, annotations, attacks, clicks, data, mining, models, report, rounds, shift, simulation
+from serm.cli import (
+    annotation,
+    annotations,
+    attacks,
+    clicks,
+    data,
+    mining,
+    models,
+    report,
+    rounds,
+    serving,
+    shift,
+    simulation,
+)
 from serm.cli.options import app
 from sps.console import run
 
 __all__ = ["app", "main"]
 
-# the order of --help
-for part in (data, shift, mining, clicks, annotation, attacks, models, rounds, report, simulation):
+# in the order of --help
+for part in (data, shift, mining, clicks, annotation, attacks, models, rounds, report, serving, simulation):
     app.add_typer(part.commands)
 app.add_typer(annotations.commands, name="annotations")
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from serm.cli.options import HERE, Debug, Json, Sets, Where, open_workspace, show
+from serm.cli.options import HERE, Debug, Json, Sets, Where, open_workspace, pair, show
 from serm.workspace import Workspace
 
 commands = typer.Typer()
@@ -50,16 +50,9 @@ def ingest(
     """Read logs, documents or judgments. Bad rows go to quarantine with a reason; the same input twice adds nothing."""
     from serm.ingest import ingest as verb
 
-    columns = dict(_pair(item) for item in column or [])
+    columns = dict(pair(item) for item in column or [])
     workspace = open_workspace(where, sets)
     result = verb(
         workspace, sources, kind=kind, shape=shape, columns=columns, split=split, judge=judge, dry_run=dry_run  # type: ignore[arg-type]
     )  # fmt: skip
     show("ingested" if not dry_run else "understood (nothing written)", result, json)
-
-
-def _pair(text: str) -> tuple[str, str]:
-    ours, equals, theirs = text.partition("=")
-    if not equals:
-        raise ValueError(f"--column {text}: expected ours=theirs, such as doc_id=product")
-    return ours, theirs

@@ -37,6 +37,14 @@ def open_workspace(where: str, sets: list[str] | None) -> Workspace:
     return Workspace.open(where, sets)
 
 
+def pair(text: str) -> tuple[str, str]:
+    """A --column option as (our field, their column)."""
+    ours, equals, theirs = text.partition("=")
+    if not equals:
+        raise ValueError(f"--column {text}: expected ours=theirs, such as doc_id=product")
+    return ours, theirs
+
+
 def show(title: str, result: Any, as_json: bool) -> None:
     """A verb's result as a table, or as JSON."""
     if as_json:

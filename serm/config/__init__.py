@@ -7,6 +7,7 @@ from serm.config.data import IngestSettings, LabelSettings, WindowSettings
 from serm.config.mining import ClickSettings, MiningSettings, ShiftSettings
 from serm.config.model import EvaluationSettings, RelevanceSettings, UpdateSettings
 from serm.config.room import Room
+from serm.config.serving import DistillationSettings, ScoringSettings, ServingSettings
 from serm.config.simulation import ATTACKS, STRATEGIES, BacktestSettings, SimulateLLMSettings, SimulateSettings
 
 __all__ = [
@@ -17,12 +18,15 @@ __all__ = [
     "BacktestSettings",
     "ClickSettings",
     "Config",
+    "DistillationSettings",
     "EvaluationSettings",
     "IngestSettings",
     "LabelSettings",
     "MiningSettings",
     "RelevanceSettings",
     "Room",
+    "ScoringSettings",
+    "ServingSettings",
     "ShiftSettings",
     "SimulateLLMSettings",
     "SimulateSettings",
@@ -47,6 +51,9 @@ class Config(BaseSettings):
     annotation: AnnotationSettings = AnnotationSettings()
     update: UpdateSettings = UpdateSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    serving: ServingSettings = ServingSettings()
+    scoring: ScoringSettings = ScoringSettings()
+    distillation: DistillationSettings = DistillationSettings()
     simulate: SimulateSettings = SimulateSettings()
     backtest: BacktestSettings = BacktestSettings()
     simulate_llm: SimulateLLMSettings = SimulateLLMSettings()

@@ -5,13 +5,16 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from serm.config.room import Room
+from sps.config import LoraSettings
 
 
 class RelevanceSettings(Room):
     """The relevance model and its training."""
 
     base: str = Field("embedded:minilm", description="Starting weights: embedded:minilm, a folder, or a hub name.")
-    family: Literal["cross_encoder", "generative"] = "cross_encoder"
+    family: Literal["cross_encoder", "generative"] = Field(
+        "cross_encoder", description="Of models trained from now on; a version in the registry keeps its own."
+    )
     embedder: str = Field("embedded:minilm", description="Sentence embeddings: embedded:minilm, a folder, a hub name.")
     max_tokens: int = Field(96, ge=8, description="Tokens of query and document together.")
     batch_tokens: int = Field(8_192, ge=64, description="Tokens per scoring batch (pairs are sorted by length).")
@@ -23,6 +26,24 @@ class RelevanceSettings(Room):
     evaluate_every: int = Field(100, ge=1, description="Steps between dev evaluations.")
     patience: int = Field(3, ge=1, description="Stop after this many dev evaluations without a better NDCG@10.")
     checkpoint_every: int = Field(100, ge=1, description="Steps between resumable checkpoints.")
+    micro_batch_tokens: int = Field(
+        16_384, ge=1, description="Training: tokens, padding included, in one forward pass; changes no gradient."
+    )
+    ordinal_weight: float = Field(
+        0.0, ge=0, description="Weight of the squared earth mover's distance beside the label loss."
+    )
+    class_balance: float = Field(
+        0.0, ge=0, le=1, description="Power of a label's inverse frequency in its pairs' weights; 1: all labels alike."
+    )
+    label_mass_weight: float = Field(
+        1.0,
+        ge=0,
+        description="generative: weight of -log Pr(any label); 1: plain next-token loss, 0: what scores read.",
+    )
+    rationale_weight: float = Field(0.2, ge=0, description="generative: weight of the rationale's mean token loss.")
+    rationale_tokens: int = Field(128, ge=1, description="generative: longest rationale that is learnt.")
+    lora: LoraSettings | None = Field(None, description="generative: train adapters of this rank, not all weights.")
+    gradient_checkpointing: bool = Field(False, description="generative: a third more time for much less memory.")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where the processor has it.")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
     passes: int = Field(5, ge=2, description="K judgments per pair for the disagreement agent.")
@@ -34,6 +55,13 @@ class UpdateSettings(Room):
     new_share: float = Field(0.5, gt=0, le=1, description="Share of each epoch drawn from this round's labels.")
     earlier_share: float = Field(0.2, ge=0, le=1, description="... from earlier rounds' labels.")
     original_share: float = Field(0.3, ge=0, le=1, description="... from the original human train split.")
+    new_weight: float = Field(1.0, ge=0, description="Weight in the loss of a pair of this round,")
+    earlier_weight: float = Field(1.0, ge=0, description="... of an earlier round,")
+    original_weight: float = Field(1.0, ge=0, description="... and of the original human judgments.")
+    soft_labels: bool = Field(True, description="Train on the annotators' posterior where a pair has one.")
+    posterior_power: float = Field(
+        0.0, ge=0, description="Pairs also weigh their posterior's largest value to this power; 0: all alike."
+    )
     learning_rate: float = Field(5e-5, gt=0)
     epochs: float = Field(2.0, gt=0, description="Passes over this round's labels.")
     calibration_pairs: int = Field(

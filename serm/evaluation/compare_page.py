@@ -20,10 +20,7 @@ def page(result: ModelComparison, settings: EvaluationSettings) -> str:
     tested = [row for row in result.tests if row.p_value is not None]
     found = [row for row in tested if row.significant]
     method = CORRECTIONS[result.correction]
-    verdict = (
-        f"{len(found)} of {len(tested)} differences are significant at {result.level:g} after the correction of "
-        f"{method} for all {len(tested)} tests."
-    )
+    verdict = f"{len(found)} of {len(tested)} differences are significant at {result.level:g}, corrected by {method}."
     notes = "".join(f"<p class='muted'>{escape(note)}.</p>" for note in result.notes)
     head = (
         f"<header><h1>{escape(result.b)} against {escape(result.a)}</h1>"
@@ -51,7 +48,8 @@ def tests_section(tests: Sequence[SliceComparison], settings: EvaluationSettings
     return section(
         "tests",
         "By slice",
-        "Tests flip the sign of each query's difference, two-sided; p is corrected for all tests of this page.",
+        "Tests flip the sign of each query's difference, two-sided; p is corrected for the number of tests, "
+        "of the overall ones and of those of slices each by themselves.",
         grid(cards, "two")
         + grid([text_card("All measures", details(f"{len(tests)} tests", table(test_rows(tests))))], "one")
         if tests

@@ -1,8 +1,8 @@
 """Two models on the same judged queries, slice by slice, with paired tests that are corrected for being many. Pure.
 
-Every test of the comparison is one family: each split, slice and measure that allows a test. Slices overlap and
-measures are correlated; Holm's correction holds under any dependence, Benjamini and Hochberg's under the positive one
-that is usual here.
+The overall tests (each split and measure) are one family, those of slices another, each corrected by itself: to look at
+slices must not cost what can be said of the whole (ours). Slices overlap and measures are correlated; Holm's correction
+holds under any dependence, Benjamini and Hochberg's under the positive one that is usual here.
 """
 
 import math
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from serm.config import EvaluationSettings
 from serm.evaluation.paired import Interval, adjusted, mean_interval, two_sided_p
-from serm.evaluation.slices import LEVEL, Slices, members, problem
+from serm.evaluation.slices import ALL, LEVEL, Slices, members, problem
 
 FINENESS = 4  # how many times smaller than the corrected level the smallest p-value is
 Floats = NDArray[np.float64]
@@ -69,8 +69,7 @@ def compare_slices(
         row if values is None else _compare(row, *values, settings, flips, seed)
         for row, values in zip(rows, tested, strict=True)
     ]
-    corrected = iter(adjusted([row.p_value for row in rows if row.p_value is not None], settings.correction))
-    return [row if row.p_value is None else _corrected(row, next(corrected), settings.alpha) for row in rows]
+    return _corrected(rows, settings)
 
 
 def _problem(a: pl.Series, b: pl.Series, settings: EvaluationSettings) -> str:
@@ -90,5 +89,12 @@ def _compare(
     )  # fmt: skip
 
 
-def _corrected(row: SliceComparison, value: float, alpha: float) -> SliceComparison:
-    return replace(row, adjusted=value, significant=value < alpha)
+def _corrected(rows: Sequence[SliceComparison], settings: EvaluationSettings) -> list[SliceComparison]:
+    """The rows with their p-values corrected, family by family."""
+    result = list(rows)
+    for overall in (True, False):
+        family = [i for i, row in enumerate(rows) if row.p_value is not None and (row.dimension == ALL) == overall]
+        p_values = [p for i in family if (p := rows[i].p_value) is not None]
+        for i, value in zip(family, adjusted(p_values, settings.correction), strict=True):
+            result[i] = replace(rows[i], adjusted=value, significant=value < settings.alpha)
+    return result

@@ -5,10 +5,8 @@ an evaluation, or a comparison after both, scores nothing twice.
 """
 
 import hashlib
-import json
 import re
 import uuid
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +49,7 @@ def find(workspace: Workspace, name: str) -> Subject:
     """The model that a person means: a version in the registry, or else a model's folder.
 
     Raises:
-        WorkspaceError: it is neither.
+        ValueError: it is neither, or a folder of another kind of network.
     """
     settings = workspace.config.relevance
     if registry.VERSION.fullmatch(name) and registry.exists(workspace, name):
@@ -59,7 +57,9 @@ def find(workspace: Workspace, name: str) -> Subject:
         return Subject(name, manifest.get("family", settings.family), str(manifest["created"]), None)
     folder = Path(name).expanduser()
     if (folder / "config.json").is_file():
-        return Subject(name, _family(folder), _content(folder), folder)
+        from serm.relevance.stored import family
+
+        return Subject(name, family(folder), _content(folder), folder)
     if folder.is_dir():
         raise WorkspaceError(f"{name}: a folder without config.json; give a folder that save_pretrained wrote")
     known = ", ".join(registry.versions(workspace)) or "none yet"
@@ -113,11 +113,6 @@ def _asked_once(workspace: Workspace, subject: Subject, pairs: pl.DataFrame, ask
 def file_name(*names: str) -> str:
     """A file's name for these models: letters, digits, dots, dashes and underscores, short."""
     return "-vs-".join(re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[-60:] for name in names)
-
-
-def _family(folder: Path) -> str:
-    architectures: Sequence[str] = json.loads((folder / "config.json").read_text("utf-8")).get("architectures") or []
-    return "generative" if any("CausalLM" in name for name in architectures) else "cross_encoder"
 
 
 def _content(folder: Path) -> str:

@@ -142,7 +142,7 @@ def calibration_rows(found: Sequence[Calibration]) -> list[dict[str, Any]]:
     for one in found:
         for field, name in ERRORS.items():
             if one.figures:
-                own, warm = getattr(one.figures, field), one.tempered and getattr(one.tempered, field)
+                own, warm = (None if side is None else getattr(side, field) for side in (one.figures, one.tempered))
                 rows.append(
                     {"split": one.split, "error": name, "as it is": words(own, 1), "tempered": words(warm, 1),
                      "temperature": one.temperature, "pairs": one.pairs, "queries": one.queries}

@@ -42,7 +42,8 @@ class EvaluationSummary:
 class ModelComparison:
     """B against A: paired tests by slice, and the queries and pairs on which they differ most; also in page and json.
 
-    `changes` has an entry a split. P-values are corrected over all of `tests` together, by `correction`.
+    `changes` has an entry a split. P-values of `tests` are corrected by `correction`, overall ones and those
+    of slices each by themselves.
     """
 
     a: str

@@ -17,7 +17,7 @@ from serm.evaluation.page import page
 from serm.evaluation.paired import mean_interval
 from serm.evaluation.reading import read_slices
 from serm.evaluation.results import FOLDER, EvaluationSummary, SplitResult, written
-from serm.evaluation.slices import LEVEL, measure
+from serm.evaluation.slices import LEVEL, SliceFigure, measure
 from serm.evaluation.verdict import Verdict, decide
 from serm.workspace import Workspace, WorkspaceError
 
@@ -63,7 +63,8 @@ def evaluate(
 def _measure(workspace: Workspace, model: str, splits: Sequence[str], judgments_version: int) -> EvaluationSummary:
     config = workspace.config
     settings, subject = config.evaluation, find(workspace, model)
-    results, figures, calibration, notes = [], [], [], []
+    results, notes = list[SplitResult](), list[str]()
+    figures, calibration = list[SliceFigure](), list[Calibration]()
     temperature = None
     for split in splits:
         said = answers(workspace, subject, split, judgments_version)
@@ -83,7 +84,7 @@ def _measure(workspace: Workspace, model: str, splits: Sequence[str], judgments_
             "ingest judgments whose judge does not start with 'llm:'"
         )
     if temperature is None:
-        notes.append("no temperature: dev has no human-judged pairs that the model gives probabilities for")
+        notes.append("no temperature: dev has no human-judged pairs, or the model no finite probabilities for them")
     place = [workspace.url(FOLDER, f"{file_name(model)}.{kind}") for kind in ("html", "json")]
     return EvaluationSummary(model, judgments_version, results, figures, calibration, notes, *place)
 
@@ -109,7 +110,7 @@ def _calibration(split: str, pairs: pl.DataFrame, temperature: float | None, wor
 
 def _matrix(pairs: pl.DataFrame) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Probabilities as (n, |Y|)."""
-    return np.array(pairs["probabilities"].to_list(), dtype=np.float64)
+    return pairs["probabilities"].explode().to_numpy().astype(np.float64).reshape(pairs.height, -1)
 
 
 def gate(workspace: Workspace, candidate: str, champion: str) -> Verdict:

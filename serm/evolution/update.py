@@ -41,15 +41,25 @@ def update(workspace: Workspace, round: int | None = None) -> UpdateSummary:
 
     Without a champion the first model is trained on the human train split, stopped early on dev, and promoted: there
     is nothing to compare it with. Afterwards the candidate of `round` (the newest annotated one) starts from the
-    champion. The same data, settings and parent give the same version, which is trained once; a killed run goes on
-    from its last checkpoint.
+    champion, or from base weights and human judgments where the champion is of another family than the configured one;
+    before the first annotated round such a champion gets a candidate from human judgments alone. The same data,
+    settings and parent give the same version, which is trained once; a killed run goes on from its last checkpoint.
 
     Raises:
         WorkspaceError: there is nothing to learn from.
     """
     if registry.history(workspace).is_empty():
+        summary = _first(workspace)
+        registry.promote(workspace, summary.version, "the first model")
+        return summary
+    if round is None:
+        round = _newest_round(workspace)
+    if round is None:
+        champion = registry.read_manifest(workspace, registry.champion(workspace))
+        if champion["family"] == workspace.config.relevance.family:
+            raise WorkspaceError("no annotations to learn from yet; first: serm mine, then serm annotate")
         return _first(workspace)
-    return _next(workspace, _newest_round(workspace) if round is None else round)
+    return _next(workspace, round)
 
 
 def _first(workspace: Workspace) -> UpdateSummary:
@@ -62,9 +72,7 @@ def _first(workspace: Workspace) -> UpdateSummary:
     def fit(checkpoint: Path) -> tuple[Any, Any]:
         return train_first(original, _human_texts(workspace, "dev"), config, checkpoint)
 
-    summary = _train_version(workspace, 0, None, inputs, original.height, fit)
-    registry.promote(workspace, summary.version, "the first model")
-    return summary
+    return _train_version(workspace, 0, None, inputs, original.height, fit)
 
 
 def _next(workspace: Workspace, round: int) -> UpdateSummary:
@@ -92,7 +100,11 @@ def _next(workspace: Workspace, round: int) -> UpdateSummary:
     def fit(checkpoint: Path) -> tuple[Any, Any]:
         from serm.relevance import load
 
-        model = load(registry.folder(workspace, parent), config.relevance, config.labels.scale)
+        if registry.read_manifest(workspace, parent)["family"] == config.relevance.family:
+            model = load(registry.folder(workspace, parent), config.relevance, config.labels.scale)
+        else:
+            start = checkpoint.with_suffix(".start.pt")
+            model, _ = train_first(original, _human_texts(workspace, "dev"), config, start)
         return model, train_next(model, new, earlier, original, config, round, errors, checkpoint)
 
     return _train_version(workspace, round, parent, inputs, new.height + earlier.height + original.height, fit)
@@ -121,13 +133,14 @@ def _train_version(
         checkpoint = workspace.local("checkpoints", f"{version}.pt")
         model, trained = fit(checkpoint)
         manifest = {
-            "round": round, "parent": parent, "family": config.relevance.family, "pairs": pairs, "inputs": inputs,
+            "round": round, "parent": parent, "family": model.settings.family, "pairs": pairs, "inputs": inputs,
             "data_versions": data_versions, "seed": config.seed, "config": rooms, "run": run.run_id,
             "training": asdict(trained), "metrics": {"dev": max(trained.dev) if trained.dev else None},
             "versions": workspace.package_versions(),
         }  # fmt: skip
         registry.publish(workspace, version, model.save, manifest)
-        checkpoint.unlink(missing_ok=True)
+        for file in checkpoint.parent.glob(f"{version}*.pt"):
+            file.unlink()
         summary = _summary(registry.read_manifest(workspace, version), reused=False)
         run.result.update(asdict(summary))
     return summary
@@ -150,11 +163,11 @@ def train_first(
 
     `dev` has query, doc_id, text, grade and may be empty. Returns (model, Trained).
     """
-    from serm.relevance.cross_encoder import CrossEncoder
+    from serm.relevance import start
     from serm.relevance.training import Plan, train
 
     relevance = config.relevance
-    model = CrossEncoder.start(relevance, config.labels.scale, config.seed)
+    model = start(relevance, config.labels.scale, config.seed)
 
     def measure() -> float:
         scores = score_judged(model, dev, dev.select("doc_id", "text").unique("doc_id"))
@@ -164,6 +177,7 @@ def train_first(
     plan = Plan(
         relevance.max_epochs, relevance.batch_pairs, relevance.learning_rate, relevance.weight_decay,
         relevance.warmup_share, relevance.evaluate_every, relevance.patience, relevance.checkpoint_every, config.seed,
+        relevance.micro_batch_tokens,
     )  # fmt: skip
     pairs = original.select("query", "text", "label").with_columns(pl.lit(1.0).alias("weight"))
     positive = dev.filter(pl.col("grade") > config.labels.scale[0])
@@ -184,7 +198,7 @@ def train_next(
     seed = config.seed * 1_009 + round
     plan = Plan(
         1.0, relevance.batch_pairs, config.update.learning_rate, relevance.weight_decay, relevance.warmup_share,
-        relevance.evaluate_every, relevance.patience, relevance.checkpoint_every, seed,
+        relevance.evaluate_every, relevance.patience, relevance.checkpoint_every, seed, relevance.micro_batch_tokens,
     )  # fmt: skip
     return train(model, mix(new, earlier, original, config.update, seed), plan, None, checkpoint, errors)
 
@@ -198,13 +212,18 @@ def original_pairs(workspace: Workspace) -> pl.DataFrame:
 
 
 def labelled_pairs(workspace: Workspace) -> pl.DataFrame:
-    """Every label of the rounds as [round, query, doc_id, text, label, agreed]: what was kept, or what a person said.
+    """Every label of the rounds as [round, query, doc_id, text, label, agreed, posterior, rationale]: what was kept, or
+    what a person said.
 
     A person's judgment wins over the annotators', and one of the train split labels a pair that went to review; it is
-    not `agreed`, so it trains as truth.
+    not `agreed`, so it trains as truth. The annotators' rationale stays where they said the same.
     """
     of_a_round = pl.col("status").is_in(["kept", "review"]) & (pl.col("round") > CALIBRATION)
-    kept = workspace.scan("annotations").filter(of_a_round).select("round", "query", "doc_id", "label", "status")
+    kept = (
+        workspace.scan("annotations")
+        .filter(of_a_round)
+        .select("round", "query", "doc_id", "label", "status", "posterior", "rationale")
+    )
     people = (
         workspace.scan("judgments")
         .filter(pl.col("split").is_in(["train", "dev"]) & ~pl.col("judge").str.starts_with(LLM_JUDGE))
@@ -215,9 +234,14 @@ def labelled_pairs(workspace: Workspace) -> pl.DataFrame:
     return (
         kept.join(people, on=["query", "doc_id"], how="left")
         .filter((pl.col("status") == "kept") | pl.col("train"))
-        .with_columns(label=pl.coalesce("grade", "label"), agreed=pl.col("grade").is_null())
+        .with_columns(
+            label=pl.coalesce("grade", "label"),
+            agreed=pl.col("grade").is_null(),
+            posterior=pl.when(pl.col("grade").is_null()).then("posterior"),
+            rationale=pl.when(pl.col("grade").is_null() | (pl.col("grade") == pl.col("label"))).then("rationale"),
+        )
         .join(documents, on="doc_id", how="inner")
-        .select("round", "query", "doc_id", "text", "label", "agreed")
+        .select("round", "query", "doc_id", "text", "label", "agreed", "posterior", "rationale")
         .sort("round", "query", "doc_id")
         .collect()
     )
@@ -227,8 +251,6 @@ def _human_texts(workspace: Workspace, split: str) -> pl.DataFrame:
     return with_texts(human(workspace.read("judgments"), split), workspace.read("documents"))[0]
 
 
-def _newest_round(workspace: Workspace) -> int:
+def _newest_round(workspace: Workspace) -> int | None:
     newest = workspace.scan("annotations").select(pl.col("round").max()).collect().item()
-    if newest is None or newest == CALIBRATION:
-        raise WorkspaceError("no annotations to learn from yet; first: serm mine, then serm annotate")
-    return int(newest)
+    return None if newest is None or newest == CALIBRATION else int(newest)

@@ -4,8 +4,8 @@ Pr(y | q, d) is read from the log-probabilities of the label's tokens after the 
 (label-first scoring is ours; f(q, d) = sum_y y Pr(y | q, d) is SERM's). Nothing is generated: labels of one token cost
 one forward pass for all of them together, longer ones one more pass for each different beginning.
 
-This is the scoring half only: rationales, and training by L = -E log Pr(y | q, d), are not here yet. Any Hugging Face
-folder loads whose network takes `position_ids` and `logits_to_keep`, as Llama, Qwen, Gemma and SmolLM do.
+Training is in `serm.relevance.generative_training`. Any Hugging Face folder loads whose
+network takes `position_ids` and `logits_to_keep`, as Llama, Qwen, Gemma and SmolLM do.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from serm.config import RelevanceSettings
 from serm.relevance.device import choose_device, choose_precision
+from serm.relevance.weights import EMBEDDED, resolve
 from sps import progress
 
 BEFORE_QUERY = "Judge how well a document answers a search query.\n\nQuery: "
@@ -46,8 +47,11 @@ class GenerativeModel:
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(source)
             network: Any = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
-        except OSError as error:
-            raise ValueError(f"{source}: no readable causal language model: {error}") from error
+        except (OSError, ValueError) as error:
+            first = str(error).strip().split("\n")[0]
+            raise ValueError(
+                f"{source}: no readable causal language model: {first} Give relevance.base a folder or a hub name"
+            ) from error
         self.network = network.to(self.device).eval()
         empty = self.tokenizer("").input_ids
         start = empty[:1] if empty[:1] == [self.tokenizer.bos_token_id] else []
@@ -58,6 +62,16 @@ class GenerativeModel:
         if any(a != b and b[: len(a)] == a for a in self.labels for b in self.labels):
             # "1" begins "10": only with their end are they different answers.
             self.labels = [label + self._ids(END_OF_LABEL) for label in self.labels]
+
+    @classmethod
+    def start(cls, settings: RelevanceSettings, scale: Sequence[int], seed: int) -> "GenerativeModel":
+        """The untrained starting model: the base as it is; `seed` draws nothing."""
+        if settings.base in EMBEDDED:
+            raise ValueError(
+                f"relevance.base is {settings.base}, an encoder; family generative needs a causal language model: "
+                "a folder or a hub name, such as HuggingFaceTB/SmolLM2-135M"
+            )
+        return cls(resolve(settings.base), settings, scale)
 
     def save(self, folder: Path) -> None:
         """Write weights and tokenizer as a plain Hugging Face folder."""

@@ -23,7 +23,7 @@ def wins_and_losses(facts: Facts) -> str:
         else f"The candidate of round {found.round}, which was not promoted, beside the champion of that day."
     )
     lists = "".join(
-        f"<h3>{title} on {SPLITS[split]}</h3>{_searches(own, facts, split == "fresh")}"
+        f"<h3>{title} on {SPLITS[split]}</h3>{_searches(own, facts, split == 'fresh')}"
         for split, changes in found.changes.items()
         for title, own in (("Won most", changes.query_wins), ("Lost most", changes.query_losses))
         if own

@@ -19,7 +19,8 @@ def test_help_names_every_verb_and_loads_nothing_heavy(tmp_path: Path) -> None:
     assert done.returncode == 0
     for verb in (
         "init", "status", "ingest", "simulate", "simulate-llm", "shift", "mine", "clicks", "annotate", "annotations",
-        "attack", "review", "update", "evaluate", "gate", "promote", "rollback", "evolve", "backtest", "demo", "report",
+        "attack", "review", "update", "evaluate", "gate", "promote", "rollback", "evolve", "backtest", "demo",
+        "serve", "score", "distill", "export", "report",
     ):  # fmt: skip
         assert f" {verb} " in done.stdout
     program = "import sys, serm.cli; print([m for m in ('torch', 'transformers', 'langgraph') if m in sys.modules])"

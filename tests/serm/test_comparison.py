@@ -72,16 +72,18 @@ def world(queries: int, seed: int) -> tuple[pl.DataFrame, np.random.Generator]:
 @pytest.mark.parametrize(("correction", "most"), [("holm", 0.05), ("bh", 0.05)])
 def test_equal_models_seldom_differ_anywhere(correction: str, most: float) -> None:
     settings = SETTINGS.model_copy(update={"correction": correction})
-    repeats, found, raw = 100, 0, 0
+    repeats, found, raw, whole = 100, 0, 0, 0
     for seed in range(repeats):
         frame, rng = world(120, seed)
         a = frame.select("query").with_columns(RR=pl.Series(rng.uniform(size=120)))
         moved = rng.uniform(size=120) < 0.4
         b = a.with_columns(RR=pl.col("RR") + pl.Series(np.where(moved, rng.normal(0, 0.2, 120), 0.0)))
         rows = compare_slices({"fresh": a}, {"fresh": b}, {"fresh": build(frame, settings)}, ["RR"], settings, seed)
-        found += any(row.significant for row in rows)
-        raw += any(row.p_value is not None and row.p_value < settings.alpha for row in rows)
+        whole += rows[0].significant
+        found += any(row.significant for row in rows[1:])
+        raw += any(row.p_value is not None and row.p_value < settings.alpha for row in rows[1:])
     # A true rate of 5% gives more than this in one of a thousand test runs.
+    assert whole <= stats.binom.ppf(0.999, repeats, most)
     assert found <= stats.binom.ppf(0.999, repeats, most)
     assert raw > found + 10  # without the correction there are many
 
@@ -100,7 +102,8 @@ def test_a_real_difference_in_one_slice_is_found_there() -> None:
     difference = found["family", "Romance"].difference
     assert difference is not None
     assert difference.mean == pytest.approx(own.mean())
-    tested = [row for row in rows if row.p_value is not None]
+    assert rows[0].adjusted == rows[0].p_value  # the only overall test
+    tested = [row for row in rows[1:] if row.p_value is not None]
     # A hundred flips could never give a p that survives the correction; the comparison draws as many as it takes.
     few = settings.model_copy(update={"resamples": 100})
     again = compare_slices({"fresh": a}, {"fresh": b}, {"fresh": build(frame, few)}, ["RR"], few, 0)
@@ -252,6 +255,21 @@ def test_compare_versions_and_folders(judged: tuple[Workspace, list[str]], tmp_p
         compare(workspace, "good", "good")
     with pytest.raises(WorkspaceError, match="no human-judged query"):
         compare(workspace, "good", "poor", splits=("hidden",))
+
+
+def test_a_broken_model_is_named_not_crashed_on(judged: tuple[Workspace, list[str]]) -> None:
+    workspace, _ = judged
+    registry.publish(workspace, "broken", lambda to: (to / "factor").write_text("nan") and None, {})
+    result = compare(workspace, "good", "broken")
+    whole = result.tests[0]
+    assert (whole.queries, whole.difference, whole.significant) == (40, None, False)
+    assert whole.note == "B: scores that are not finite numbers on 40 queries"
+    assert result.changes["fresh"].query_wins == result.changes["fresh"].pair_losses == []
+    json.loads(Path(result.json).read_text("utf-8"), parse_constant=pytest.fail)
+    summary = evaluate(workspace, "broken")
+    assert "probabilities of 80 pairs are not numbers" in summary.calibration[0].note
+    assert any(note.startswith("no temperature") for note in summary.notes)
+    json.loads(Path(summary.json).read_text("utf-8"), parse_constant=pytest.fail)
 
 
 def test_the_commands_print_tables_and_json(judged: tuple[Workspace, list[str]]) -> None:

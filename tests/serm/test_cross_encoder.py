@@ -10,7 +10,10 @@ from transformers import AutoTokenizer, BertConfig, BertForSequenceClassificatio
 
 from serm.config import RelevanceSettings
 from serm.relevance.cross_encoder import CrossEncoder
-from serm.relevance.training import Plan, Trained, TrainingError, log_likelihoods, plan_batches, train
+from serm.relevance.examples import examples_of
+from serm.relevance.loop import plan_batches
+from serm.relevance.losses import label_losses
+from serm.relevance.training import Plan, Trained, TrainingError, train
 from serm.relevance.weights import resolve
 
 QUERIES = ["red shoes", "x", "a much longer query about red shoes for running in the rain at night", "red shoes"]
@@ -155,9 +158,10 @@ def test_unknown_weights_are_named() -> None:
 
 def test_the_loss_of_an_agreed_label_is_its_likelihood_under_the_confusion() -> None:
     confusion = np.array([[0.8, 0.2], [0.3, 0.7]])
-    table = log_likelihoods(np.array([1, 1, 0]), np.array([False, True, True]), confusion, 2)
-    model = np.array([0.9, 0.1])  # Pr(y | q, d)
-    losses = -np.log((model * np.exp(table)).sum(axis=1))
+    pairs = make_pairs(3).with_columns(label=pl.Series([1, 1, 0]), agreed=pl.Series([False, True, True]))
+    targets, seen, _ = examples_of(pairs, [0, 1], confusion).tensors([0, 1, 2], torch.device("cpu"))
+    model = torch.tensor([0.9, 0.1])  # Pr(y | q, d)
+    losses = label_losses(model.log().expand(3, 2), targets, seen).numpy()
     np.testing.assert_allclose(losses[0], -np.log(0.1), rtol=1e-5)  # a person's label is certain
     np.testing.assert_allclose(losses[1], -np.log(0.9 * 0.2 + 0.1 * 0.7), rtol=1e-5)
     np.testing.assert_allclose(losses[2], -np.log(0.9 * 0.8 + 0.1 * 0.3), rtol=1e-5)

@@ -23,6 +23,11 @@ def test_values_and_names_count() -> None:
     assert len({fingerprint(f) for f in [frame, *changed]}) == 5
 
 
+def test_lists_count() -> None:
+    frames = [pl.DataFrame({"a": [1], "p": [values]}) for values in ([0.1, 0.9], [0.9, 0.1], [0.1], None)]
+    assert len({fingerprint(frame.cast({"p": pl.List(pl.Float64)})) for frame in frames}) == 4
+
+
 def test_another_process_agrees() -> None:
     program = (
         f"import polars as pl; from serm.fingerprint import fingerprint; print(fingerprint(pl.DataFrame({ROWS!r})))"

@@ -1,0 +1,1 @@
+"""What leaves the workshop: the HTTP endpoint, score files, exported models."""
