@@ -14,6 +14,7 @@ from serm.ingest import ingest
 from serm.mining import explain, mine
 from serm.online import abtest, interleave, plan_abtest
 from serm.registry import promote, rollback
+from serm.report import report
 from serm.review.queue import review_queue
 from serm.serving.export import export
 from serm.serving.score import score
@@ -42,6 +43,7 @@ __all__ = [
     "mine",
     "plan_abtest",
     "promote",
+    "report",
     "report_annotations",
     "review_queue",
     "rollback",

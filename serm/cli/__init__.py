@@ -10,6 +10,7 @@ from serm.cli import (
     models,
     online,
     operations,
+    report,
     rounds,
     serving,
     shift,
@@ -21,7 +22,9 @@ from sps.console import run
 __all__ = ["app", "main"]
 
 # in the order of --help
-PARTS = (data, shift, mining, clicks, annotation, attacks, models, rounds, operations, serving, online, simulation)
+PARTS = (
+    data, shift, mining, clicks, annotation, attacks, models, rounds, report, operations, serving, online, simulation,
+)  # fmt: skip
 for part in PARTS:
     app.add_typer(part.commands)
 app.add_typer(annotations.commands, name="annotations")

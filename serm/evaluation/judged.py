@@ -41,6 +41,10 @@ class Answers:
     without_document: int
 
 
+class UnaskedError(WorkspaceError):
+    """The model's answers are not on this machine, and nobody wants it asked."""
+
+
 def find(workspace: Workspace, name: str) -> Subject:
     """The model that a person means: a version in the registry, or else a model's folder.
 
@@ -62,18 +66,24 @@ def find(workspace: Workspace, name: str) -> Subject:
     raise WorkspaceError(f"no model version {name!r}, and no such folder; versions are: {known}")
 
 
-def answers(workspace: Workspace, subject: Subject, split: str, judgments_version: int | None = None) -> Answers:
-    """The subject's answers on a split as people judged it, from the file where they were asked for before."""
+def answers(
+    workspace: Workspace, subject: Subject, split: str, judgments_version: int | None = None, ask: bool = True
+) -> Answers:
+    """The subject's answers on a split as people judged it, from the file where they were asked for before.
+
+    Raises:
+        UnaskedError: there is no such file, and `ask` is false: no model may be loaded.
+    """
     judged = human(workspace.read("judgments", judgments_version), split)
     documents = workspace.scan("documents").select("doc_id", "text")
     wanted = documents.join(judged.select("doc_id").unique().lazy(), on="doc_id", how="semi").collect()
     known, lost = with_texts(judged, wanted)
-    said = _asked_once(workspace, subject, known)
+    said = _asked_once(workspace, subject, known, ask)
     joined = known.join(said, on=["query", "doc_id"], how="left", maintain_order="left")
     return Answers(joined, lost)
 
 
-def _asked_once(workspace: Workspace, subject: Subject, pairs: pl.DataFrame) -> pl.DataFrame:
+def _asked_once(workspace: Workspace, subject: Subject, pairs: pl.DataFrame, ask: bool) -> pl.DataFrame:
     """Score and probabilities of `pairs` [query, doc_id, text]."""
     config = workspace.config
     if pairs.is_empty():
@@ -87,6 +97,8 @@ def _asked_once(workspace: Workspace, subject: Subject, pairs: pl.DataFrame) -> 
     cache = workspace.local("scores", f"{file_name(subject.name)}-{digest}.parquet")
     if cache.exists():
         return pl.read_parquet(cache)
+    if not ask:
+        raise UnaskedError(f"{subject.name} was not asked on this machine; ask it with: serm evaluate")
     from serm.relevance import load
 
     folder = registry.folder(workspace, subject.name) if subject.folder is None else subject.folder

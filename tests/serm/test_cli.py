@@ -21,6 +21,7 @@ def test_help_names_every_verb_and_loads_nothing_heavy(tmp_path: Path) -> None:
         "init", "status", "ingest", "simulate", "simulate-llm", "shift", "mine", "clicks", "annotate", "annotations",
         "attack", "review", "update", "evaluate", "compare", "gate", "promote", "rollback", "evolve", "backtest",
         "deploy", "resume", "doctor", "serve", "score", "distill", "export", "abtest", "interleave", "demo",
+        "report",
     ):  # fmt: skip
         assert f" {verb} " in done.stdout
     program = "import sys, serm.cli; print([m for m in ('torch', 'transformers', 'langgraph') if m in sys.modules])"
