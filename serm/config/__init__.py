@@ -6,7 +6,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from serm.config.annotation import AnnotationSettings, AnnotatorSettings
 from serm.config.data import IngestSettings, LabelSettings, WindowSettings
 from serm.config.mining import ClickSettings, MiningSettings, ShiftSettings
-from serm.config.model import EvaluationSettings, RelevanceSettings, SpsSettings, UpdateSettings
+from serm.config.model import EvaluationSettings, Method, RelevanceSettings, SpsSettings, UpdateSettings
 from serm.config.online import OnlineSettings
 from serm.config.room import Room
 from serm.config.serving import DistillationSettings, ScoringSettings, ServingSettings
@@ -24,6 +24,7 @@ __all__ = [
     "EvaluationSettings",
     "IngestSettings",
     "LabelSettings",
+    "Method",
     "MiningSettings",
     "OnlineSettings",
     "RelevanceSettings",

@@ -74,6 +74,9 @@ class RelevanceSettings(Room):
     passes: int = Field(5, ge=2, description="K judgments per pair for the disagreement agent.")
 
 
+Method = Literal["sft", "sps", "sft+sps"]
+
+
 class SpsSettings(Room):
     """Reinforcement with agreed labels as the reward: `serm update --method sps` (generative models)."""
 
@@ -95,6 +98,7 @@ class SpsSettings(Room):
 class UpdateSettings(Room):
     """The training mixture of an update."""
 
+    method: Method = Field("sft", description="sft: supervised; sps: reinforced, labels as reward; or both in turn.")
     new_share: float = Field(0.5, gt=0, le=1, description="Share of each epoch drawn from this round's labels.")
     earlier_share: float = Field(0.2, ge=0, le=1, description="... from earlier rounds' labels.")
     original_share: float = Field(0.3, ge=0, le=1, description="... from the original human train split.")

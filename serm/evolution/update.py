@@ -6,11 +6,12 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import polars as pl
 
 from serm import registry
+from serm.config import Method
 from serm.evolution.calibration import measured_confusion
 from serm.evolution.fitting import dev_measure, reinforce_on, round_seed, train_first, train_next
 from serm.evolution.mixture import mix
@@ -19,7 +20,6 @@ from serm.fingerprint import fingerprint
 from serm.workspace import Workspace, WorkspaceError
 
 BEFORE_ROUNDS = 0  # the round of what is trained on human judgments alone
-Method = Literal["sft", "sps", "sft+sps"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class UpdateSummary:
     reused: bool  # it was there already
 
 
-def update(workspace: Workspace, round: int | None = None, method: Method = "sft") -> UpdateSummary:
+def update(workspace: Workspace, round: int | None = None, method: Method | None = None) -> UpdateSummary:
     """Train a candidate and put it into the registry; it becomes champion only through the gate (or `promote`).
 
     Without a champion the first model is trained on the human train split, stopped early on dev, and promoted: there
@@ -46,12 +46,13 @@ def update(workspace: Workspace, round: int | None = None, method: Method = "sft
 
     Args:
         method: sft trains on labels and rationales; sps reinforces with the labels as reward, on the same mixture of
-            pairs (before the first annotated round: the human train split); sft+sps does one after the other.
+            pairs (before the first annotated round: the human train split); sft+sps does one after the other. By
+            default `update.method`.
 
     Raises:
         WorkspaceError: there is nothing to learn from, or the method does not fit the model.
     """
-    family = workspace.config.relevance.family
+    family, method = workspace.config.relevance.family, method or workspace.config.update.method
     if method != "sft" and family != "generative":
         raise WorkspaceError(f"--method {method} samples answers: it needs relevance.family generative, not {family}")
     if registry.history(workspace).is_empty():
@@ -82,7 +83,7 @@ def _first(workspace: Workspace, method: Method) -> UpdateSummary:
         model, trained = train_first(original, dev, config, folder / "first.pt", texts["text"].to_list())
         if method == "sft":
             return model, asdict(trained)
-        return _reinforced(workspace, model, asdict(trained), original, BEFORE_ROUNDS, folder)
+        return _reinforced(workspace, model, asdict(trained), original, dev, BEFORE_ROUNDS, folder)
 
     return _train_version(workspace, BEFORE_ROUNDS, None, method, inputs, original.height, fit)
 
@@ -100,11 +101,15 @@ def _next(workspace: Workspace, round: int, method: Method) -> UpdateSummary:
         )
     # A rerun after the gate has promoted this round's own candidate must find that candidate, not train on top of it.
     parent = _parent(workspace, round)
-    errors = measured_confusion(workspace)
+    goes_on = registry.read_manifest(workspace, parent)["family"] == config.relevance.family
+    errors, dev = measured_confusion(workspace), human_texts(workspace, "dev")
+    texts = pl.DataFrame(schema={"text": pl.String}) if goes_on else domain_texts(workspace)
     inputs = {
         "new": fingerprint(new),
         "earlier": fingerprint(earlier),
         "original": fingerprint(original),
+        "dev": fingerprint(dev),
+        "texts": fingerprint(texts),
         "parent": parent,
         "confusion": "none" if errors is None else str(errors.round(6).tolist()),
     }
@@ -112,29 +117,28 @@ def _next(workspace: Workspace, round: int, method: Method) -> UpdateSummary:
     def fit(folder: Path) -> tuple[Any, dict[str, Any]]:
         from serm.relevance import load
 
-        dev, trained = human_texts(workspace, "dev"), {"steps": 0, "dev": []}
-        if registry.read_manifest(workspace, parent)["family"] == config.relevance.family:
+        trained: dict[str, Any] = {"steps": 0, "dev": []}
+        if goes_on:
             model = load(registry.folder(workspace, parent), config.relevance, config.labels.scale)
         else:
-            texts = domain_texts(workspace)["text"].to_list()
-            model, _ = train_first(original, dev, config, folder / "first.pt", texts)
+            model, _ = train_first(original, dev, config, folder / "first.pt", texts["text"].to_list())
         if method != "sps":
             checkpoint = folder / "next.pt"
             trained = asdict(train_next(model, new, earlier, original, config, round, errors, checkpoint, dev))
         if method == "sft":
             return model, trained
         mixture = mix(new, earlier, original, config.update, round_seed(config, round))
-        return _reinforced(workspace, model, trained, mixture, round, folder)
+        return _reinforced(workspace, model, trained, mixture, dev, round, folder)
 
     pairs = new.height + earlier.height + original.height
     return _train_version(workspace, round, parent, method, inputs, pairs, fit)
 
 
 def _reinforced(
-    workspace: Workspace, model: Any, trained: dict[str, Any], pairs: pl.DataFrame, round: int, folder: Path
-) -> tuple[Any, dict[str, Any]]:
+    workspace: Workspace, model: Any, trained: dict[str, Any], pairs: pl.DataFrame, dev: pl.DataFrame, round: int,
+    folder: Path,
+) -> tuple[Any, dict[str, Any]]:  # fmt: skip
     """A model after sps, and what its training was, with the measure on dev at the end."""
-    dev = human_texts(workspace, "dev")
     model, facts = reinforce_on(model, pairs, dev, workspace.config, round, folder)
     measure = dev_measure(model, dev, workspace.config)
     trained |= {"steps": trained["steps"] + facts["steps"], "sps": facts, "dev": [measure()] if measure else []}
@@ -175,7 +179,7 @@ def _train_version(
             "versions": workspace.package_versions(),
         }  # fmt: skip
         registry.publish(workspace, version, model.save, manifest)
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)  # another process may have trained the same
         summary = _summary(registry.read_manifest(workspace, version), reused=False)
         run.result.update(asdict(summary))
     return summary

@@ -22,6 +22,7 @@ from serm.evolution.pairs import labelled_pairs
 from serm.evolution.update import update
 from serm.relevance import load
 from serm.relevance.cross_encoder import CrossEncoder
+from serm.relevance.examples import TrainingError
 from serm.relevance.generative import GenerativeModel
 from serm.relevance.weights import resolve
 from serm.workspace import Workspace, WorkspaceError
@@ -149,6 +150,16 @@ def test_sigkill_in_training_changes_nothing_in_the_end(space: Workspace, tmp_pa
     resumed = load_file(registry.folder(space, expected.version) / "model.safetensors")
     for name, weight in weights.items():
         np.testing.assert_array_equal(weight, resumed[name])
+
+
+def test_a_training_that_fails_leaves_the_champion(space: Workspace) -> None:
+    first = update(space)
+    annotate(space)
+    space.config.update.learning_rate = 1e30
+    with pytest.raises(TrainingError, match=r"became .* at step \d+; lower the learning rate"):
+        update(space)
+    assert registry.champion(space) == first.version
+    assert registry.versions(space) == [first.version]
 
 
 SPS = {"steps": 6, "prompts": 4, "group": 4, "learning_rate": 1e-3, "held_out": 8}
