@@ -38,7 +38,8 @@ test: lint
 	touch $@
 
 test-vllm: .venv-vllm/installed
-	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest tests/serm/test_annotation_vllm.py tests/sps/test_rollout_vllm.py
+	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest tests/serm/test_annotation_vllm.py tests/serm/test_relevance_vllm.py \
+		tests/sps/test_rollout_vllm.py
 
 demo: venv
 	$(BIN)/serm demo

@@ -151,6 +151,7 @@ def _fingerprint(workspace: Workspace, version: str, pairs: pl.DataFrame) -> str
     asked: list[Any] = [
         registry.read_manifest(workspace, version)["created"],
         relevance.family, relevance.max_tokens, relevance.precision, workspace.config.labels.scale,
+        relevance.instructions, relevance.chat_template,
     ]  # fmt: skip
     content = fingerprint(pairs.select("query", "doc_id", "text"))
     return hashlib.blake2b(f"{asked} {content}".encode(), digest_size=12).hexdigest()
