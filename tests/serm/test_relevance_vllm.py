@@ -31,7 +31,7 @@ pytestmark = [
 ]
 
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
-SMALL = {"enforce_eager": True, "kv_cache_memory_bytes": 2**28, "block_size": 16, "max_num_seqs": 16}
+SMALL = {"enforce_eager": True, "kv_cache_memory_bytes": 2**28, "block_size": 32, "max_num_seqs": 16}
 SETTINGS = RelevanceSettings(family="generative", max_tokens=64, rationale_tokens=24, precision="fp32", device="cpu")
 SCALES = [[0, 1, 2, 3], [-1, 0, 5, 10, 100]]  # the second: several tokens a label, one the beginning of another
 QUERIES = ["space travel movies"] * 4 + ["", "à la carte 🦜", "dogs"]
