@@ -39,7 +39,8 @@ test: lint
 	touch $@
 
 test-vllm: .venv-vllm/installed
-	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest tests/serm/test_annotation_vllm.py tests/sps/test_rollout_vllm.py
+	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest tests/serm/test_annotation_vllm.py tests/serm/test_relevance_vllm.py \
+		tests/sps/test_rollout_vllm.py
 
 # The documentation as a site, in build/site; a warning is an error.
 docs: venv

@@ -91,6 +91,7 @@ def _asked_once(workspace: Workspace, subject: Subject, pairs: pl.DataFrame, ask
     settings = config.relevance.model_copy(update={"family": subject.family})
     asked: list[Any] = [
         "probabilities", subject.identity, subject.family, settings.max_tokens, settings.precision, config.labels.scale,
+        settings.instructions, settings.chat_template,
     ]  # fmt: skip
     content = fingerprint(pairs.select("query", "doc_id", "text"))
     digest = hashlib.blake2b(f"{asked} {content}".encode(), digest_size=12).hexdigest()

@@ -143,7 +143,8 @@ def _champion(workspace: Workspace) -> Any:
 
     champion, settings = registry.champion(workspace), workspace.config.relevance
     model = load(registry.folder(workspace, champion), settings, workspace.config.labels.scale)
-    version = f"{champion} {settings.max_tokens} {settings.precision}"
+    asked = (settings.instructions, settings.chat_template, settings.sampled_judgments, settings.rationale_tokens)
+    version = f"{champion} {settings.max_tokens} {settings.precision} {asked}"
     return Remembering(model, workspace.local("cache", "scores.sqlite"), version)
 
 

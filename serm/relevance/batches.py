@@ -2,13 +2,21 @@
 
 from collections.abc import Iterator, Sequence
 
-CALL_COST = {"cpu": 64}  # tokens that take as long as one more call of a small network; ours, measured
+import torch
+
+CPU_TOKENS = 2_048  # of a batch: on a CPU larger ones leave its caches and gain nothing; ours, measured
+CPU_CALL_COST = 64  # tokens of padding that take as long as one more call of a small network; ours, measured
 ACCELERATOR_CALL_COST = 4_096
 
 
-def call_cost(device: str) -> int:
-    """How many tokens of padding one more call of the network is worth, on a kind of device."""
-    return CALL_COST.get(device, ACCELERATOR_CALL_COST)
+def batch_tokens(setting: int, device: torch.device) -> int:
+    """Most tokens of a batch on a device, at most `setting`."""
+    return min(setting, CPU_TOKENS) if device.type == "cpu" else setting
+
+
+def call_cost(device: torch.device) -> int:
+    """How many tokens of padding one more call of the network is worth on a device."""
+    return CPU_CALL_COST if device.type == "cpu" else ACCELERATOR_CALL_COST
 
 
 def cut(lengths: Sequence[int], tokens: int, cost: int, beside: int = 0) -> Iterator[list[int]]:

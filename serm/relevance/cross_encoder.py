@@ -1,10 +1,12 @@
 """A cross-encoder over (query, document): one forward pass, a softmax over the label scale.
 
 On disk it is a plain Hugging Face folder that `sentence_transformers.CrossEncoder(path)` loads as it is.
-Scoring tokenises once, sorts by length and fills batches to a number of tokens, so that little is spent on padding.
+Scoring tokenises once and cuts batches by length, so that hardly anything is spent on padding; of the last layer only
+the token that the head reads is computed.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,9 @@ import torch
 from numpy.typing import NDArray
 
 from serm.config import RelevanceSettings
+from serm.relevance.batches import batch_tokens, call_cost, cut
 from serm.relevance.device import autocast, choose_device, choose_precision
+from serm.relevance.first_token import last_layer_for_first_token
 from serm.relevance.loading import classifier, tokenizer_of
 from serm.relevance.texts import shortened
 from serm.relevance.weights import resolve
@@ -81,7 +85,9 @@ class CrossEncoder:
         for row, (ids, types) in enumerate(encodings):
             inputs[:, row, : len(ids)] = (ids, types, [1] * len(ids))
         ids_, types_, mask = torch.from_numpy(inputs).to(self.device)  # (B, T) each
-        arguments = {"input_ids": ids_, "attention_mask": mask}
+        arguments = {"input_ids": ids_}
+        if any(len(ids) < longest for ids, _ in encodings):  # without padding attention is faster unmasked
+            arguments["attention_mask"] = mask
         if self.network.config.to_dict().get("type_vocab_size", 0) > 1:
             arguments["token_type_ids"] = types_
         with autocast(self.device, self.dtype):
@@ -113,18 +119,11 @@ class CrossEncoder:
 
     def _score(self, encodings: Sequence[Encoding]) -> NDArray[np.float32]:
         result = np.empty((len(encodings), len(self.scale)), dtype=np.float32)
-        with torch.inference_mode(), progress.track("scoring pairs", len(encodings)) as advance:
-            for rows in self._batches(encodings):
+        lengths = [len(ids) for ids, _ in encodings]
+        short = nullcontext() if self.network.training else last_layer_for_first_token(self.network)
+        with torch.inference_mode(), short, progress.track("scoring pairs", len(encodings)) as advance:
+            for rows in cut(lengths, batch_tokens(self.settings.batch_tokens, self.device), call_cost(self.device)):
                 logits = self.forward([encodings[row] for row in rows])
                 result[rows] = logits.softmax(dim=-1).cpu().numpy()
                 advance(len(rows))
         return result
-
-    def _batches(self, encodings: Sequence[Encoding]) -> Iterator[list[int]]:
-        """Rows from long to short, cut so that a padded batch holds at most `batch_tokens`."""
-        order = sorted(range(len(encodings)), key=lambda row: -len(encodings[row][0]))
-        start = 0
-        while start < len(order):
-            size = max(1, self.settings.batch_tokens // len(encodings[order[start]][0]))
-            yield order[start : start + size]
-            start += size

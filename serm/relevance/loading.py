@@ -49,7 +49,8 @@ def causal_network(source: str | Path, dtype: torch.dtype) -> Any:
     """
     causal_config(source)
     with _told(source, "causal language model"):
-        network, about = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, output_loading_info=True)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, output_loading_info=True)
+    network, about = loaded
     _complete(source, about["missing_keys"], about["mismatched_keys"])
     return network
 
@@ -73,10 +74,11 @@ def classifier(source: str | Path, labels: int, attention: str | None, fresh: bo
             "it was trained on, or train anew"
         )
     with _told(source, "cross-encoder"):
-        network, about = AutoModelForSequenceClassification.from_pretrained(
+        loaded: Any = AutoModelForSequenceClassification.from_pretrained(
             source, num_labels=labels, ignore_mismatched_sizes=True, dtype=torch.float32, attn_implementation=attention,
             output_loading_info=True,
         )  # fmt: skip
+    network, about = loaded
     missing, mismatched = about["missing_keys"], [str(entry[0]) for entry in about["mismatched_keys"]]
     if fresh:  # an encoder has no head, and some no pooler
         body = f"{network.base_model_prefix}."

@@ -47,7 +47,7 @@ def label_logs(
     how many prompts are done.
     """
     device = next(network.parameters()).device
-    cost = call_cost(device.type)
+    cost = call_cost(device)
     result = np.empty((len(prompts), len(labels)))
     longest = max(len(label) for label in labels) - 1
     with torch.inference_mode():
@@ -125,7 +125,8 @@ def _read(network: Any, prefixes: Sequence[tuple[int, ...]], instructions: int) 
     cache = DynamicCache(config=network.config)
     if 0 < instructions < len(prefixes[0]) and len(prefixes) > 1:
         _logits(network, [prefixes[0][:instructions]], np.zeros((1, 1), dtype=np.int64), cache)
-        cache.batch_select_indices(torch.zeros(len(prefixes), dtype=torch.long, device=cache.layers[0].keys.device))
+        first = torch.zeros(len(prefixes), dtype=torch.long, device=next(network.parameters()).device)
+        cache.batch_select_indices(first)
         prefixes = [prefix[instructions:] for prefix in prefixes]
     _logits(network, prefixes, np.zeros((len(prefixes), 1), dtype=np.int64), cache)
     return cache

@@ -7,11 +7,18 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertForSequenceClassification,
+)
 
 from serm.config import RelevanceSettings
 from serm.relevance.cross_encoder import CrossEncoder
 from serm.relevance.examples import examples_of
+from serm.relevance.first_token import last_layer_for_first_token
 from serm.relevance.loop import plan_batches
 from serm.relevance.losses import label_losses
 from serm.relevance.training import Plan, Trained, TrainingError, train
@@ -208,3 +215,30 @@ def test_micro_batches_change_no_weight(settings: RelevanceSettings) -> None:
         found.append(model.network.state_dict())
     for name, weight in found[0].items():
         torch.testing.assert_close(weight, found[1][name], atol=2e-5, rtol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "electra", "distilbert"])
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_the_last_layer_of_the_first_token_alone_gives_the_same_logits(kind: str, attention: str) -> None:
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 64}
+    if kind == "distilbert":
+        sizes = {"dim": 32, "n_layers": 3, "n_heads": 4, "hidden_dim": 64}
+    config = AutoConfig.for_model(kind, vocab_size=99, num_labels=3, initializer_range=0.3, pad_token_id=1, **sizes)
+    network = AutoModelForSequenceClassification.from_config(config, attn_implementation=attention).eval()
+    ids = torch.randint(5, 99, (4, 12))
+    mask = (torch.arange(12) < torch.tensor([[12], [7], [3], [12]])).long()
+    ids = ids.where(mask.bool(), 1)
+    seen: list[int] = []
+    module = next(part for name, part in network.named_modules() if name.endswith(("layer.2.output", "layer.2.ffn")))
+    hook = module.register_forward_hook(lambda _m, given, _out: seen.append(given[0].shape[1]))
+    with torch.inference_mode():
+        for masks in ({"attention_mask": mask}, {}):
+            expected = network(input_ids=ids, **masks).logits
+            with last_layer_for_first_token(network):
+                found = network(input_ids=ids, **masks).logits
+            torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+        assert torch.equal(network(input_ids=ids).logits, expected)  # and is as it was afterwards
+    hook.remove()
+    one = 12 if kind == "distilbert" else 1  # built otherwise, and left alone
+    assert seen == [12, one, 12, one, 12]
