@@ -1,6 +1,6 @@
 """Commands about models: train, measure, judge, change the champion."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -13,12 +13,20 @@ commands = typer.Typer()
 @commands.command()
 def update(
     round: Annotated[int | None, typer.Option(help="Round number; the newest annotated if absent.")] = None,
+    method: Annotated[
+        Literal["sft", "sps", "sft+sps"] | None,
+        typer.Option(help="sft: supervised; sps: reinforced, agreed labels as reward; or both. Else update.method."),
+    ] = None,
     where: Where = HERE, sets: Sets = None, json: Json = False, debug: Debug = False,
 ) -> None:  # fmt: skip
-    """Train the next candidate (the first model, if there is none). A killed run goes on from its checkpoint."""
+    """Train the next candidate (the first model, if there is none). A killed run goes on from its checkpoint.
+
+    sps needs a generative model; before the first annotated round it learns from the human train split.
+    Its settings are update.sps.*, and the gate asks the same of every candidate.
+    """
     from serm.evolution.update import update as verb
 
-    show("candidate", verb(open_workspace(where, sets), round), json)
+    show("candidate", verb(open_workspace(where, sets), round, method), json)
 
 
 @commands.command()

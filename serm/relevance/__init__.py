@@ -15,7 +15,7 @@ def load(folder: Path, settings: RelevanceSettings, scale: Sequence[int]) -> Rel
     """Load a saved model: of the family that its manifest names, or without a manifest of the configured one."""
     manifest = folder / "manifest.json"
     if manifest.exists():
-        family = json.loads(manifest.read_text(encoding="utf-8"))["family"]
+        family = json.loads(manifest.read_text(encoding="utf-8")).get("family", settings.family)
         settings = settings.model_copy(update={"family": family})
     model: RelevanceModel = _class(settings)(folder, settings, scale)
     return model
