@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 from serm import registry
 from serm.config import Config
 from serm.distillation.pairs import STRATA, stream_pairs
-from serm.evaluation.metrics import per_query
-from serm.evaluation.scoring import human, score_judged, with_texts
+from serm.evolution.fitting import dev_measure
 from serm.evolution.mixture import draw
-from serm.evolution.update import DEV_MEASURE, labelled_pairs, original_pairs
+from serm.evolution.pairs import human_texts, labelled_pairs, original_pairs
 from serm.fingerprint import fingerprint
 from serm.records import UNMINED
 from serm.workspace import Workspace, WorkspaceError
@@ -55,7 +54,7 @@ def distill(workspace: Workspace, teacher: str | None = None) -> DistillSummary:
     pairs = _unlabelled(workspace)
     columns = ("query", "text", "label")
     labelled = pl.concat([rows(workspace).select(columns) for rows in (original_pairs, labelled_pairs)])
-    dev = with_texts(human(workspace.read("judgments"), "dev"), workspace.read("documents"))[0]
+    dev = human_texts(workspace, "dev")
     if settings.labelled_share == 1:
         pairs = pairs.clear()
     if pairs.is_empty() and (settings.labelled_share < 1 or labelled.is_empty()):
@@ -149,20 +148,13 @@ def _teach(
     )  # fmt: skip
     student = start(relevance, scale, config.seed)
 
-    def measure() -> float:
-        scores = score_judged(student, dev, dev.select("doc_id", "text").unique("doc_id"))
-        values = per_query(dev.select("query", "doc_id", "grade"), scores, [DEV_MEASURE]).values[DEV_MEASURE]
-        return float(values.to_numpy().mean())
-
     plan = Plan(
         settings.epochs, relevance.batch_pairs, settings.learning_rate, relevance.weight_decay, relevance.warmup_share,
         relevance.evaluate_every, relevance.patience, relevance.checkpoint_every, config.seed,
         relevance.micro_batch_tokens,
     )  # fmt: skip
-    positive = dev.filter(pl.col("grade") > scale[0])
-    trained = fit(
-        student, examples, taught, settings.temperature, plan, None if positive.is_empty() else measure, checkpoint
-    )
+    measure = dev_measure(student, dev, config)
+    trained = fit(student, examples, taught, settings.temperature, plan, measure, checkpoint)
     divergence, agreement = _nearness(student, pairs.filter(pl.Series(~kept)), said[~kept])
     return student, {
         "labelled": drawn.height, "steps": trained.steps, "dev": max(trained.dev) if trained.dev else None,

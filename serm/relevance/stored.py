@@ -48,7 +48,8 @@ def load_whole(folder: Path, settings: RelevanceSettings, scale: Sequence[int]) 
     kind = family(folder)
     try:
         model: Any = load(folder, settings.model_copy(update={"family": kind}), scale)
-        _demand_weights(folder, model.network)
+        if kind == "cross_encoder":  # another's network may be in an engine's hands
+            _demand_weights(folder, model.network)
     except (SafetensorError, OSError, RuntimeError, KeyError, TypeError) as error:
         raise ValueError(f"{folder}: the model cannot be loaded ({error}); publish it again or roll back") from error
     answer = model.probabilities(*PROBE)

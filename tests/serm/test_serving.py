@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import json
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -218,5 +219,5 @@ def test_what_cannot_be_served_is_said_before_it_starts(space: Workspace, tmp_pa
     empty = Workspace.create(tmp_path / "empty", "seed: 0\n")
     with pytest.raises(ValueError, match="no champion yet"):
         serve(empty, port=0)
-    with serving(space) as server, pytest.raises(ValueError, match="choose another --port"):
-        serve(space, port=int(server.url.rsplit(":", 1)[1]))
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(ValueError, match="choose another --port"):
+        serve(space, port=taken.getsockname()[1])
