@@ -35,7 +35,7 @@ from serm.evaluation.metrics import per_query
 from serm.evaluation.paired import mean_interval
 from serm.evaluation.scoring import score_judged
 from serm.evolution.scenario import cut
-from serm.evolution.update import train_first, train_next
+from serm.evolution.fitting import reinforce_on, train_first, train_next
 from serm.ingest import ingest
 from serm.relevance import load
 from serm.workspace import Workspace
@@ -226,8 +226,6 @@ def make(out: Path, name: str, config: Config, data: Data, sizes: Sizes, seed: i
         return distil(parent, CELLS[str(cell.parent)].family, cell, config, data, out, sizes, seed)
     model = load(parent, config.relevance, config.labels.scale)
     if cell.stage == "sps":
-        from serm.evolution.fitting import reinforce_on
-
         drawn = config.update.sps
         run_folder = out / "runs" / folder_of(out, name, sizes, seed).name
         run_folder.mkdir(parents=True, exist_ok=True)

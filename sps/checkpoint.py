@@ -1,6 +1,7 @@
 """Checkpoints that are whole or absent, from which a run goes on bit for bit (in one process)."""
 
 import os
+import pickle
 import shutil
 import uuid
 from pathlib import Path
@@ -61,9 +62,15 @@ def restore(
     """Put weights, optimiser and random numbers back, and return this process's state.
 
     Raises:
-        ValueError: another number of processes wrote it.
+        ValueError: it cannot be read, or another number of processes wrote it.
     """
-    saved = torch.load(path / "state.pt", map_location="cpu", weights_only=True)
+    try:
+        saved = torch.load(path / "state.pt", map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        raise ValueError(
+            f"{path} cannot be read ({str(error).strip().splitlines()[0] if str(error).strip() else 'empty'}); remove "
+            "this folder, and the run goes on from the checkpoint before it, or from the start"
+        ) from error
     states = saved["states"]
     if len(states) != processes.world:
         raise ValueError(

@@ -18,7 +18,7 @@ from sps.lm_head import TokenStats, demand_plain_head, token_stats
 from sps.lora import adapt, merged
 from sps.prefix import hidden_before
 from sps.pretrained import load_pretrained
-from sps.records import Message, Prompt, Task
+from sps.records import Message, Prompt, Task, Tokens
 from sps.tiny import pretrained_tiny
 
 _PREFIX = "model."  # of the network's weights among the policy's
@@ -135,7 +135,9 @@ class Policy(nn.Module):
         chat = settings.template is None and self.tokenizer.chat_template is not None
         if settings.system is not None and not chat:
             raise ValueError("task.system goes into a chat template; put it into task.template, or leave it out")
-        if chat:
+        if isinstance(prompt, Tokens):
+            ids = list(prompt.ids)
+        elif chat:
             ids = self._chat_ids(prompt, settings.system)
         elif not isinstance(prompt, str):
             raise ValueError("the prompts are chat messages, which need the model's chat template; give text prompts")
@@ -148,7 +150,7 @@ class Policy(nn.Module):
             raise ValueError("a prompt without a single token: the first token of a completion needs one before it")
         return ids
 
-    def _chat_ids(self, prompt: Prompt, system: str | None) -> list[int]:
+    def _chat_ids(self, prompt: str | list[Message], system: str | None) -> list[int]:
         messages: list[Message] = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
         if system is not None:
             messages = [{"role": "system", "content": system}, *(m for m in messages if m["role"] != "system")]

@@ -5,7 +5,17 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 Message = dict[str, str]
-Prompt = str | list[Message]
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A prompt that is tokens already: they are taken as they are; `text` is what a reader sees."""
+
+    ids: Sequence[int]
+    text: str
+
+
+Prompt = str | list[Message] | Tokens
 
 
 @dataclass(frozen=True)
@@ -14,7 +24,7 @@ class Example:
 
     Attributes:
         id: names the problem within its task and split.
-        prompt: text, or chat messages [{"role": ..., "content": ...}].
+        prompt: text, or chat messages [{"role": ..., "content": ...}], or tokens.
         answer: whatever the task's verifier needs.
         level: difficulty or type, for tables; may be empty.
     """

@@ -22,7 +22,7 @@ from sps.batch import Row
 from sps.config import Config
 from sps.logs import Log
 from sps.passk import pass_at_ks
-from sps.records import Completion, Example, Rollout, Verdict
+from sps.records import Completion, Example, Rollout, Tokens, Verdict
 
 PACKAGES = ("serm", "torch", "transformers", "accelerate", "peft", "vllm", "math-verify", "numpy")
 # Settings that a resumed run may change: they alter no step that was made.
@@ -166,9 +166,10 @@ def _demand_same(before: dict[str, Any], now: dict[str, Any], root: Path) -> Non
 
 
 def _plain(rollout: Rollout) -> dict[str, Any]:
+    prompt = rollout.example.prompt
     return {
         "problem": rollout.example.id,
-        "prompt": rollout.example.prompt,
+        "prompt": prompt.text if isinstance(prompt, Tokens) else prompt,
         "completion": rollout.completion.text,
         "finished": rollout.completion.finished,
         "reward": rollout.verdict.reward,

@@ -16,6 +16,7 @@ from sps.objectives.clusters import make_clusters
 from sps.policy import Policy, load_policy
 from sps.problems import Judge, Problem, judge_with, prepare
 from sps.processes import Processes
+from sps.records import Task
 from sps.report import write_report
 from sps.rollout import make_engine
 from sps.rollout.protocol import Engine, Sampling
@@ -27,8 +28,10 @@ from sps.trainer import State, Trainer
 from sps.update import adamw
 
 
-def train(config: Config) -> dict[str, Any]:
+def train(config: Config, task: Task | None = None) -> dict[str, Any]:
     """Train a policy as the settings say; a run that died goes on from its last checkpoint, a finished one is shown.
+
+    task: problems and their reward, instead of the task that the settings name; an equal one each time a run goes on.
 
     Returns a dictionary: `output`, `model` (a Hugging Face folder), `report`, `steps`, and `passk`: rows of
     k, before, after.
@@ -37,7 +40,7 @@ def train(config: Config) -> dict[str, Any]:
         ValueError: settings, task or model are unusable; the message says what to mend.
         TrainingError: training cannot go on.
     """
-    task = load_task(config.task)
+    task = task or load_task(config.task)
     policy = load_policy(config.policy, task, config.seed, Path(config.policy.tiny_cache).expanduser())
     processes = Processes(config.trainer.sharding, policy.autocast, policy)
     policy.to(processes.device)

@@ -1,7 +1,7 @@
 """Commands about models: train, measure, judge, change the champion."""
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -14,12 +14,20 @@ commands = typer.Typer()
 @commands.command()
 def update(
     round: Annotated[int | None, typer.Option(help="Round number; the newest annotated if absent.")] = None,
+    method: Annotated[
+        Literal["sft", "sps", "sft+sps"],
+        typer.Option(help="sft: supervised; sps: reinforced, with agreed labels as reward; or both in turn.")
+    ] = "sft",
     where: Where = HERE, sets: Sets = None, json: Json = False, debug: Debug = False,
 ) -> None:  # fmt: skip
-    """Train the next candidate (the first model, if there is none). A killed run goes on from its checkpoint."""
+    """Train the next candidate (the first model, if there is none). A killed run goes on from its checkpoint.
+
+    sps needs a generative model, and before the first annotated round learns from the human train split. Its settings
+    are update.sps.*; the gate asks the same of every candidate.
+    """
     from serm.evolution.update import update as verb
 
-    show("candidate", verb(open_workspace(where, sets), round), json)
+    show("candidate", verb(open_workspace(where, sets), round, method), json)
 
 
 @commands.command()

@@ -5,7 +5,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from serm.config.annotation import AnnotationSettings, AnnotatorSettings
 from serm.config.data import IngestSettings, LabelSettings, WindowSettings
 from serm.config.mining import ClickSettings, MiningSettings, ShiftSettings
-from serm.config.model import EvaluationSettings, RelevanceSettings, UpdateSettings
+from serm.config.model import EvaluationSettings, RelevanceSettings, SpsSettings, UpdateSettings
 from serm.config.room import Room
 from serm.config.serving import DistillationSettings, ScoringSettings, ServingSettings
 from serm.config.simulation import ATTACKS, STRATEGIES, BacktestSettings, SimulateLLMSettings, SimulateSettings
@@ -30,6 +30,7 @@ __all__ = [
     "ShiftSettings",
     "SimulateLLMSettings",
     "SimulateSettings",
+    "SpsSettings",
     "UpdateSettings",
     "WindowSettings",
 ]

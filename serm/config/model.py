@@ -1,6 +1,6 @@
 """Settings of the relevance model, its updates and its evaluation."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -44,9 +44,34 @@ class RelevanceSettings(Room):
     rationale_tokens: int = Field(128, ge=1, description="generative: longest rationale that is learnt.")
     lora: LoraSettings | None = Field(None, description="generative: train adapters of this rank, not all weights.")
     gradient_checkpointing: bool = Field(False, description="generative: a third more time for much less memory.")
+    pretrain_epochs: float = Field(
+        0.0, ge=0, description="generative: passes over the workspace's texts before the first model learns labels."
+    )
+    pretrain_texts: int = Field(200_000, ge=1, description="Most documents, and most queries, drawn for that.")
+    pretrain_tokens: int = Field(512, ge=16, description="Tokens of a block into which texts are packed.")
+    pretrain_blocks: int = Field(16, ge=1, description="Blocks per step.")
+    pretrain_learning_rate: float = Field(5e-5, gt=0)
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where the processor has it.")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
     passes: int = Field(5, ge=2, description="K judgments per pair for the disagreement agent.")
+
+
+class SpsSettings(Room):
+    """Reinforcement with agreed labels as the reward: `serm update --method sps` (generative models)."""
+
+    steps: int = Field(100, ge=1)
+    prompts: int = Field(16, ge=1, description="Pairs per step.")
+    group: int = Field(8, ge=2, description="Answers sampled for each pair.")
+    learning_rate: float = Field(2e-6, gt=0)
+    reward: Literal["exact", "ordinal"] = Field(
+        "exact", description="exact: 1 for the agreed label; ordinal: less by the distance from it."
+    )
+    format_weight: float = Field(0.1, ge=0, lt=1, description="Reward of any label of the scale in the right place.")
+    rationale_tokens: int = Field(0, ge=0, description="Tokens sampled after the label; 0: the label is the answer.")
+    held_out: int = Field(64, ge=1, description="Human dev pairs that sps measures on before and after.")
+    settings: dict[str, dict[str, Any]] = Field(
+        {}, description="More settings of sps by room, such as {objective: {kl_coefficient: 0.05}}; see sps train."
+    )
 
 
 class UpdateSettings(Room):
@@ -64,6 +89,10 @@ class UpdateSettings(Room):
     )
     learning_rate: float = Field(5e-5, gt=0)
     epochs: float = Field(2.0, gt=0, description="Passes over this round's labels.")
+    stop_on_dev: bool = Field(
+        False, description="Measure on the human dev set as the first model does, and keep the best weights."
+    )
+    sps: SpsSettings = SpsSettings()
     calibration_pairs: int = Field(
         300,
         ge=0,

@@ -20,9 +20,9 @@ import polars as pl
 from serm.config import Config
 from serm.evaluation.metrics import per_query
 from serm.evaluation.scoring import score_judged
+from serm.evolution.fitting import train_first, train_next
 from serm.evolution.scenario import Scenario, cut, windows
 from serm.evolution.strategies import Lab, Labelled, gather_labels
-from serm.evolution.update import train_first, train_next
 from serm.fingerprint import fingerprint
 from serm.relevance.embedding import embed
 from sps import progress

@@ -2,25 +2,24 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from serm import registry
-from serm.config import Config
-from serm.evaluation.metrics import per_query
-from serm.evaluation.scoring import LLM_JUDGE, human, score_judged, with_texts
-from serm.evolution.calibration import CALIBRATION, measured_confusion
+from serm.evolution.calibration import measured_confusion
+from serm.evolution.fitting import dev_measure, reinforce_on, round_seed, train_first, train_next
 from serm.evolution.mixture import mix
+from serm.evolution.pairs import domain_texts, human_texts, labelled_pairs, newest_round, original_pairs
 from serm.fingerprint import fingerprint
 from serm.workspace import Workspace, WorkspaceError
 
-DEV_MEASURE = "nDCG@10"
+BEFORE_ROUNDS = 0  # the round of what is trained on human judgments alone
+Method = Literal["sft", "sps", "sft+sps"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class UpdateSummary:
     reused: bool  # it was there already
 
 
-def update(workspace: Workspace, round: int | None = None) -> UpdateSummary:
+def update(workspace: Workspace, round: int | None = None, method: Method = "sft") -> UpdateSummary:
     """Train a candidate and put it into the registry; it becomes champion only through the gate (or `promote`).
 
     Without a champion the first model is trained on the human train split, stopped early on dev, and promoted: there
@@ -45,47 +44,60 @@ def update(workspace: Workspace, round: int | None = None) -> UpdateSummary:
     before the first annotated round such a champion gets a candidate from human judgments alone. The same data,
     settings and parent give the same version, which is trained once; a killed run goes on from its last checkpoint.
 
+    Args:
+        method: sft trains on labels and rationales; sps reinforces with the labels as reward, on the same mixture of
+            pairs (before the first annotated round: the human train split); sft+sps does one after the other.
+
     Raises:
-        WorkspaceError: there is nothing to learn from.
+        WorkspaceError: there is nothing to learn from, or the method does not fit the model.
     """
+    family = workspace.config.relevance.family
+    if method != "sft" and family != "generative":
+        raise WorkspaceError(f"--method {method} samples answers: it needs relevance.family generative, not {family}")
     if registry.history(workspace).is_empty():
-        summary = _first(workspace)
+        summary = _first(workspace, method)
         registry.promote(workspace, summary.version, "the first model")
         return summary
     if round is None:
-        round = _newest_round(workspace)
-    if round is None:
-        champion = registry.read_manifest(workspace, registry.champion(workspace))
-        if champion["family"] == workspace.config.relevance.family:
-            raise WorkspaceError("no annotations to learn from yet; first: serm mine, then serm annotate")
-        return _first(workspace)
-    return _next(workspace, round)
+        round = newest_round(workspace)
+    if round is not None:
+        return _next(workspace, round, method)
+    if registry.read_manifest(workspace, registry.champion(workspace))["family"] != family:
+        return _first(workspace, method)
+    if method == "sps":
+        return _next(workspace, BEFORE_ROUNDS, method)
+    raise WorkspaceError("no annotations to learn from yet; first: serm mine, then serm annotate")
 
 
-def _first(workspace: Workspace) -> UpdateSummary:
+def _first(workspace: Workspace, method: Method) -> UpdateSummary:
     config = workspace.config
-    original = original_pairs(workspace)
+    if method == "sps":
+        raise WorkspaceError("--method sps goes on from a model that judges already; here: --method sft+sps")
+    original, dev, texts = original_pairs(workspace), human_texts(workspace, "dev"), domain_texts(workspace)
     if original.is_empty():
         raise WorkspaceError("no human judgments in the train split; add some with: serm ingest --kind judgments FILE")
-    inputs = {"original": fingerprint(original), "dev": fingerprint(_human_texts(workspace, "dev"))}
+    inputs = {"original": fingerprint(original), "dev": fingerprint(dev), "texts": fingerprint(texts)}
 
-    def fit(checkpoint: Path) -> tuple[Any, Any]:
-        return train_first(original, _human_texts(workspace, "dev"), config, checkpoint)
+    def fit(folder: Path) -> tuple[Any, dict[str, Any]]:
+        model, trained = train_first(original, dev, config, folder / "first.pt", texts["text"].to_list())
+        if method == "sft":
+            return model, asdict(trained)
+        return _reinforced(workspace, model, asdict(trained), original, BEFORE_ROUNDS, folder)
 
-    return _train_version(workspace, 0, None, inputs, original.height, fit)
+    return _train_version(workspace, BEFORE_ROUNDS, None, method, inputs, original.height, fit)
 
 
-def _next(workspace: Workspace, round: int) -> UpdateSummary:
+def _next(workspace: Workspace, round: int, method: Method) -> UpdateSummary:
     config = workspace.config
-    kept = labelled_pairs(workspace)
-    new = kept.filter(pl.col("round") == round)
+    kept, original = labelled_pairs(workspace), original_pairs(workspace)
+    new, earlier = kept.filter(pl.col("round") == round), kept.filter(pl.col("round") < round)
+    if round == BEFORE_ROUNDS:
+        new, original = original, original.clear()
     if new.height < config.update.minimum_labels:
         raise WorkspaceError(
             f"round {round}: {new.height} kept labels, fewer than update.minimum_labels "
             f"({config.update.minimum_labels}); mine and annotate more, or judge pairs: serm review"
         )
-    earlier = kept.filter(pl.col("round") < round)
-    original = original_pairs(workspace)
     # A rerun after the gate has promoted this round's own candidate must find that candidate, not train on top of it.
     parent = _parent(workspace, round)
     errors = measured_confusion(workspace)
@@ -97,50 +109,73 @@ def _next(workspace: Workspace, round: int) -> UpdateSummary:
         "confusion": "none" if errors is None else str(errors.round(6).tolist()),
     }
 
-    def fit(checkpoint: Path) -> tuple[Any, Any]:
+    def fit(folder: Path) -> tuple[Any, dict[str, Any]]:
         from serm.relevance import load
 
+        dev, trained = human_texts(workspace, "dev"), {"steps": 0, "dev": []}
         if registry.read_manifest(workspace, parent)["family"] == config.relevance.family:
             model = load(registry.folder(workspace, parent), config.relevance, config.labels.scale)
         else:
-            start = checkpoint.with_suffix(".start.pt")
-            model, _ = train_first(original, _human_texts(workspace, "dev"), config, start)
-        return model, train_next(model, new, earlier, original, config, round, errors, checkpoint)
+            texts = domain_texts(workspace)["text"].to_list()
+            model, _ = train_first(original, dev, config, folder / "first.pt", texts)
+        if method != "sps":
+            checkpoint = folder / "next.pt"
+            trained = asdict(train_next(model, new, earlier, original, config, round, errors, checkpoint, dev))
+        if method == "sft":
+            return model, trained
+        mixture = mix(new, earlier, original, config.update, round_seed(config, round))
+        return _reinforced(workspace, model, trained, mixture, round, folder)
 
-    return _train_version(workspace, round, parent, inputs, new.height + earlier.height + original.height, fit)
+    pairs = new.height + earlier.height + original.height
+    return _train_version(workspace, round, parent, method, inputs, pairs, fit)
+
+
+def _reinforced(
+    workspace: Workspace, model: Any, trained: dict[str, Any], pairs: pl.DataFrame, round: int, folder: Path
+) -> tuple[Any, dict[str, Any]]:
+    """A model after sps, and what its training was, with the measure on dev at the end."""
+    dev = human_texts(workspace, "dev")
+    model, facts = reinforce_on(model, pairs, dev, workspace.config, round, folder)
+    measure = dev_measure(model, dev, workspace.config)
+    trained |= {"steps": trained["steps"] + facts["steps"], "sps": facts, "dev": [measure()] if measure else []}
+    return model, trained
 
 
 def _parent(workspace: Workspace, round: int) -> str:
-    """The newest champion that was not made in this round or a later one."""
+    """The newest champion that was not made in this round or a later one, nor from another version before any round."""
     for version in reversed(registry.history(workspace)["version"].to_list()):
-        if int(registry.read_manifest(workspace, version)["round"]) < round:
+        manifest = registry.read_manifest(workspace, version)
+        if int(manifest["round"]) < round or manifest["parent"] is None:
             return str(version)
     return registry.champion(workspace)
 
 
 def _train_version(
-    workspace: Workspace, round: int, parent: str | None, inputs: dict[str, Any], pairs: int,
-    fit: Callable[[Path], tuple[Any, Any]],
+    workspace: Workspace, round: int, parent: str | None, method: Method, inputs: dict[str, Any], pairs: int,
+    fit: Callable[[Path], tuple[Any, dict[str, Any]]],
 ) -> UpdateSummary:  # fmt: skip
     config = workspace.config
     rooms = {room: getattr(config, room).model_dump(mode="json") for room in ("labels", "relevance", "update")}
-    identity = json.dumps({"round": round, "inputs": inputs, "seed": config.seed, **rooms}, sort_keys=True)
+    identity = json.dumps(
+        {"round": round, "method": method, "inputs": inputs, "seed": config.seed, **rooms}, sort_keys=True
+    )
     version = f"r{round:03d}-{hashlib.sha256(identity.encode()).hexdigest()[:10]}"
     if registry.exists(workspace, version):
         return _summary(registry.read_manifest(workspace, version), reused=True)
     with workspace.run("update", round, version=version) as run:
         data_versions = workspace.versions()
-        checkpoint = workspace.local("checkpoints", f"{version}.pt")
-        model, trained = fit(checkpoint)
+        folder = workspace.local("checkpoints", version)
+        folder.mkdir(exist_ok=True)
+        model, trained = fit(folder)
         manifest = {
-            "round": round, "parent": parent, "family": model.settings.family, "pairs": pairs, "inputs": inputs,
+            "round": round, "parent": parent, "method": method, "family": model.settings.family,
+            "pairs": pairs, "inputs": inputs,
             "data_versions": data_versions, "seed": config.seed, "config": rooms, "run": run.run_id,
-            "training": asdict(trained), "metrics": {"dev": max(trained.dev) if trained.dev else None},
+            "training": trained, "metrics": {"dev": max(trained["dev"], default=None)},
             "versions": workspace.package_versions(),
         }  # fmt: skip
         registry.publish(workspace, version, model.save, manifest)
-        for file in checkpoint.parent.glob(f"{version}*.pt"):
-            file.unlink()
+        shutil.rmtree(folder)
         summary = _summary(registry.read_manifest(workspace, version), reused=False)
         run.result.update(asdict(summary))
     return summary
@@ -151,106 +186,3 @@ def _summary(manifest: dict[str, Any], reused: bool) -> UpdateSummary:
         manifest["version"], manifest["round"], manifest["parent"], manifest["pairs"],
         manifest["training"]["steps"], manifest["metrics"]["dev"], reused,
     )  # fmt: skip
-
-
-# --- training without a workspace, as the backtest does it -------------------------------------------------------
-
-
-def train_first(
-    original: pl.DataFrame, dev: pl.DataFrame, config: Config, checkpoint: Path | None = None
-) -> tuple[Any, Any]:
-    """The starting model: base weights trained on human pairs [query, text, label], stopped early on `dev`.
-
-    `dev` has query, doc_id, text, grade and may be empty. Returns (model, Trained).
-    """
-    from serm.relevance import start
-    from serm.relevance.training import Plan, train
-
-    relevance = config.relevance
-    model = start(relevance, config.labels.scale, config.seed)
-
-    def measure() -> float:
-        scores = score_judged(model, dev, dev.select("doc_id", "text").unique("doc_id"))
-        values = per_query(dev.select("query", "doc_id", "grade"), scores, [DEV_MEASURE]).values[DEV_MEASURE]
-        return float(values.to_numpy().mean())
-
-    plan = Plan(
-        relevance.max_epochs, relevance.batch_pairs, relevance.learning_rate, relevance.weight_decay,
-        relevance.warmup_share, relevance.evaluate_every, relevance.patience, relevance.checkpoint_every, config.seed,
-        relevance.micro_batch_tokens,
-    )  # fmt: skip
-    pairs = original.select("query", "text", "label").with_columns(pl.lit(1.0).alias("weight"))
-    positive = dev.filter(pl.col("grade") > config.labels.scale[0])
-    return model, train(model, pairs, plan, None if positive.is_empty() else measure, checkpoint)
-
-
-def train_next(
-    model: Any, new: pl.DataFrame, earlier: pl.DataFrame, original: pl.DataFrame, config: Config, round: int,
-    errors: NDArray[np.float64] | None = None, checkpoint: Path | None = None,
-) -> Any:  # fmt: skip
-    """Continue `model` in place on the mixture of three frames [query, text, label]; returns Trained.
-
-    `errors` is the confusion of the annotators who labelled `new` and `earlier`; None takes their labels for true.
-    """
-    from serm.relevance.training import Plan, train
-
-    relevance = config.relevance
-    seed = config.seed * 1_009 + round
-    plan = Plan(
-        1.0, relevance.batch_pairs, config.update.learning_rate, relevance.weight_decay, relevance.warmup_share,
-        relevance.evaluate_every, relevance.patience, relevance.checkpoint_every, seed, relevance.micro_batch_tokens,
-    )  # fmt: skip
-    return train(model, mix(new, earlier, original, config.update, seed), plan, None, checkpoint, errors)
-
-
-# --- reading ---------------------------------------------------------------------------------------------------
-
-
-def original_pairs(workspace: Workspace) -> pl.DataFrame:
-    """The human train split as [query, doc_id, text, label]."""
-    return _human_texts(workspace, "train").rename({"grade": "label"})
-
-
-def labelled_pairs(workspace: Workspace) -> pl.DataFrame:
-    """Every label of the rounds as [round, query, doc_id, text, label, agreed, posterior, rationale]: what was kept, or
-    what a person said.
-
-    A person's judgment wins over the annotators', and one of the train split labels a pair that went to review; it is
-    not `agreed`, so it trains as truth. The annotators' rationale stays where they said the same.
-    """
-    of_a_round = pl.col("status").is_in(["kept", "review"]) & (pl.col("round") > CALIBRATION)
-    kept = (
-        workspace.scan("annotations")
-        .filter(of_a_round)
-        .select("round", "query", "doc_id", "label", "status", "posterior", "rationale")
-    )
-    people = (
-        workspace.scan("judgments")
-        .filter(pl.col("split").is_in(["train", "dev"]) & ~pl.col("judge").str.starts_with(LLM_JUDGE))
-        .group_by("query", "doc_id")
-        .agg(pl.col("grade").median().floor().cast(pl.Int32), train=(pl.col("split") == "train").any())
-    )
-    documents = workspace.scan("documents").select("doc_id", "text")
-    return (
-        kept.join(people, on=["query", "doc_id"], how="left")
-        .filter((pl.col("status") == "kept") | pl.col("train"))
-        .with_columns(
-            label=pl.coalesce("grade", "label"),
-            agreed=pl.col("grade").is_null(),
-            posterior=pl.when(pl.col("grade").is_null()).then("posterior"),
-            rationale=pl.when(pl.col("grade").is_null() | (pl.col("grade") == pl.col("label"))).then("rationale"),
-        )
-        .join(documents, on="doc_id", how="inner")
-        .select("round", "query", "doc_id", "text", "label", "agreed", "posterior", "rationale")
-        .sort("round", "query", "doc_id")
-        .collect()
-    )
-
-
-def _human_texts(workspace: Workspace, split: str) -> pl.DataFrame:
-    return with_texts(human(workspace.read("judgments"), split), workspace.read("documents"))[0]
-
-
-def _newest_round(workspace: Workspace) -> int | None:
-    newest = workspace.scan("annotations").select(pl.col("round").max()).collect().item()
-    return None if newest is None or newest == CALIBRATION else int(newest)

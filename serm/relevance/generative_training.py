@@ -117,7 +117,7 @@ def rationale_ids(model: GenerativeModel, rationales: Sequence[str]) -> list[lis
     if not settings.rationale_weight:
         return [[] for _ in rationales]
     end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    separated = tokenizer.decode(model.labels[0]).endswith(END_OF_LABEL)
+    separated = str(tokenizer.decode(model.labels[0])).endswith(END_OF_LABEL)
     before = [] if separated else list(tokenizer(END_OF_LABEL, add_special_tokens=False).input_ids)
     tails: list[list[int]] = []
     for text in rationales:

@@ -19,7 +19,7 @@ def test_help_names_every_verb_and_loads_nothing_heavy(tmp_path: Path) -> None:
     assert done.returncode == 0
     for verb in (
         "init", "status", "ingest", "simulate", "simulate-llm", "shift", "mine", "clicks", "annotate", "annotations",
-        "attack", "review", "update", "evaluate", "gate", "promote", "rollback", "evolve", "backtest", "demo",
+        "attack", "review", "update", "evaluate", "compare", "gate", "promote", "rollback", "evolve", "backtest", "demo",
         "serve", "score", "distill", "export",
     ):  # fmt: skip
         assert f" {verb} " in done.stdout

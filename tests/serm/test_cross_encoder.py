@@ -1,5 +1,6 @@
 """The cross-encoder against sentence-transformers, and training that resumes exactly."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -178,3 +179,32 @@ def test_human_labels_alone_train_as_cross_entropy_does(settings: RelevanceSetti
     probabilities = model.probabilities(pairs["query"].to_list(), pairs["text"].to_list())
     expected = -np.log(probabilities[np.arange(16), pairs["label"].to_numpy()]).mean()
     assert train(model, pairs, plan, confusion=np.eye(2) * 0.6 + 0.2).loss[0] == pytest.approx(expected, rel=1e-4)
+
+
+def test_with_the_ordinal_loss_near_misses_cost_less(settings: RelevanceSettings) -> None:
+    """The loss of one step is the arithmetic on the model's own probabilities."""
+    pairs = make_pairs(16)
+    plan = Plan(1, 16, 1e-9, 0.0, 0.1, 10, 1, 10**9, 0)
+    model = CrossEncoder.start(settings.model_copy(update={"ordinal_weight": 0.5}), [0, 1, 2], seed=3)
+    for module in model.network.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    probabilities = model.probabilities(pairs["query"].to_list(), pairs["text"].to_list())
+    labels = pairs["label"].to_numpy()
+    truth = np.eye(3)[labels].cumsum(axis=1)
+    squares = ((probabilities.cumsum(axis=1) - truth) ** 2)[:, :2].sum(axis=1) / 2
+    expected = (-np.log(probabilities[np.arange(16), labels]) + 0.5 * squares).mean()
+    assert train(model, pairs, plan).loss[0] == pytest.approx(expected, rel=1e-4)
+
+
+def test_micro_batches_change_no_weight(settings: RelevanceSettings) -> None:
+    found = []
+    for tokens in (10**9, 40):
+        model = CrossEncoder.start(settings, [0, 1, 2], seed=3)
+        for module in model.network.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        train(model, make_pairs(24), replace(PLAN, micro_batch_tokens=tokens))
+        found.append(model.network.state_dict())
+    for name, weight in found[0].items():
+        torch.testing.assert_close(weight, found[1][name], atol=2e-5, rtol=1e-3)

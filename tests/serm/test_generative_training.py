@@ -9,11 +9,13 @@ import polars as pl
 import pytest
 import torch
 
-from serm.config import RelevanceSettings
+from serm.config import RelevanceSettings, UpdateSettings
+from serm.evolution.mixture import mix
 from serm.relevance.examples import examples_of
 from serm.relevance.generative import GenerativeModel
-from serm.relevance.generative_training import LabelsAndRationales
+from serm.relevance.generative_training import LabelsAndRationales, trainable
 from serm.relevance.loop import Objective, micro_batches
+from serm.relevance.pretraining import Blocks, pack, pretrain
 from serm.relevance.training import Plan, TrainingError, train
 from sps.config import LoraSettings
 from tests.serm.tiny_generative import llama
@@ -251,3 +253,60 @@ def test_unusable_pairs_are_named(folder: Path) -> None:
         model.network.model.norm.weight.fill_(float("nan"))
     with pytest.raises(TrainingError, match="nan at step 0; lower the learning rate"):
         train(model, PAIRS, PLAN)
+
+
+def test_blocks_hold_every_token_of_every_text_in_a_drawn_order(folder: Path) -> None:
+    model = GenerativeModel(folder, SETTINGS, SCALE)
+    texts = [f"text {i}" for i in range(50)]
+    blocks = pack(model, texts, 16, seed=3)
+    read = model.tokenizer.decode(blocks.flatten().tolist())
+    pieces = read.split("<s>")
+    assert set(pieces[:-1]) <= set(texts)
+    assert len(pieces) - 1 == len(set(pieces[:-1]))
+    assert sum(len(text) + 1 for text in texts) - blocks.size in range(16)
+    assert not np.array_equal(blocks, pack(model, texts, 16, seed=4))
+    with pytest.raises(TrainingError, match="2 texts have 14 tokens, not one block"):
+        pack(model, ["text 1", "text 2"], 16, seed=0)
+
+
+@pytest.mark.parametrize("lora", [None, LoraSettings(rank=2)])
+def test_pretraining_lowers_the_loss_that_transformers_computes(folder: Path, lora: LoraSettings | None) -> None:
+    settings = SETTINGS.model_copy(update={"pretrain_tokens": 32, "lora": lora})
+    model = GenerativeModel(folder, settings, SCALE)
+    texts = ["red shoes and blue hats"] * 20
+    blocks = pack(model, texts, 32, seed=0)
+    ids = torch.from_numpy(blocks.astype(np.int64))
+    with torch.inference_mode():
+        before = model.network(input_ids=ids, labels=ids).loss.item()
+    with trainable(model, 0) as precision:
+        found = Blocks(model, blocks, precision)
+        rows = list(range(len(blocks)))
+        assert found.sums(rows).item() / found.weight(rows).item() == pytest.approx(before, rel=1e-4)
+    pretrain(model, texts, Plan(4, 2, 1e-2, 0.0, 0.1, 5, 1, 10**9, 0))
+    with torch.inference_mode():
+        assert model.network(input_ids=ids, labels=ids).loss.item() < 0.7 * before
+
+
+def test_replay_keeps_what_was_learnt_before(folder: Path) -> None:
+    """With the old pairs in the mixture what they taught stays; without them it fades."""
+
+    def task(words: list[str]) -> pl.DataFrame:
+        rows = [(q, d, int(q == d)) for q in words for d in words]
+        return pl.DataFrame(rows, schema=["query", "text", "label"], orient="row")
+
+    old, new = task(["red", "blue"]), task(["ab", "xy"])
+    plan = Plan(30, 4, 2e-3, 0.0, 0.1, 99, 1, 10**9, 0)
+    kept = {}
+    for share in (1.0, 0.5):
+        model = GenerativeModel(folder, SETTINGS, [0, 1])
+        train(model, old.with_columns(weight=pl.lit(1.0)), plan)
+        mixture = UpdateSettings(new_share=share, earlier_share=0, original_share=0.5, epochs=30)
+        pairs = mix(new, new.clear(), old, mixture, seed=0)
+        train(model, pairs, Plan(1, 4, 2e-3, 0.0, 0.1, 99, 1, 10**9, 0))
+        right = []
+        for known in (old, new):
+            probabilities = model.probabilities(known["query"].to_list(), known["text"].to_list())
+            right.append(probabilities[np.arange(4), known["label"].to_numpy()].mean())
+        kept[share] = right
+    assert kept[0.5][0] > kept[1.0][0] + 0.1  # old skill
+    assert min(kept[0.5][1], kept[1.0][1]) > 0.7  # the new one was learnt in both

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from serm.evolution.mixture import mix
-from serm.evolution.update import labelled_pairs
+from serm.evolution.pairs import labelled_pairs
 from serm.review.decisions import checked_reviewer, decide, own_grades, withdraw
 from serm.review.desk import Desk, RefusedError
 from serm.review.queue import details, open_pairs, review_queue, votes_of

@@ -6,7 +6,8 @@ import pytest
 from serm import registry
 from serm.annotation.stand_in import StandInLLM
 from serm.evolution import round as rounds
-from serm.evolution.update import labelled_pairs, update
+from serm.evolution.pairs import labelled_pairs
+from serm.evolution.update import update
 from serm.simulate import StandIn, simulate
 from serm.workspace import Workspace, WorkspaceError
 
