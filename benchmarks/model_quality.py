@@ -34,8 +34,8 @@ from serm.configure import load as load_config
 from serm.evaluation.metrics import per_query
 from serm.evaluation.paired import mean_interval
 from serm.evaluation.scoring import score_judged
-from serm.evolution.scenario import cut
 from serm.evolution.fitting import reinforce_on, train_first, train_next
+from serm.evolution.scenario import cut
 from serm.ingest import ingest
 from serm.relevance import load
 from serm.workspace import Workspace
@@ -242,7 +242,6 @@ def distil(
 ) -> tuple[Any, int, int]:
     """A MiniLM cross-encoder, whole or half, taught by the cell's parent on unlabelled fresh pairs alone."""
     from serm.distillation.losses import fit
-
     from serm.relevance import start
     from serm.relevance.examples import Examples
     from serm.relevance.loop import Plan

@@ -5,6 +5,7 @@ from serm.annotation.quality import report_annotations
 from serm.annotation.verbs import annotate
 from serm.clicks.verbs import compare_clicks, fit_clicks
 from serm.demo import demo
+from serm.distillation.verb import distill
 from serm.evaluation import compare, evaluate, gate
 from serm.evolution.compare import backtest
 from serm.evolution.round import evolve
@@ -13,6 +14,9 @@ from serm.ingest import ingest
 from serm.mining import explain, mine
 from serm.registry import promote, rollback
 from serm.review.queue import review_queue
+from serm.serving.export import export
+from serm.serving.score import score
+from serm.serving.server import serve
 from serm.shift.verb import shift
 from serm.simulate import simulate
 from serm.status import status
@@ -24,9 +28,11 @@ __all__ = [
     "compare",
     "compare_clicks",
     "demo",
+    "distill",
     "evaluate",
     "evolve",
     "explain",
+    "export",
     "fit_clicks",
     "gate",
     "ingest",
@@ -35,6 +41,8 @@ __all__ = [
     "report_annotations",
     "review_queue",
     "rollback",
+    "score",
+    "serve",
     "shift",
     "simulate",
     "status",

@@ -1,5 +1,6 @@
 """Commands about what leaves the workshop: serve, score, distill, export."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +9,14 @@ import typer
 from serm.cli.options import HERE, Debug, Json, Sets, Where, open_workspace, pair, show
 
 commands = typer.Typer()
+
+
+class Format(StrEnum):
+    """What a version can be taken away as."""
+
+    huggingface = "huggingface"
+    sentence_transformers = "sentence-transformers"
+    onnx = "onnx"
 
 
 @commands.command()
@@ -42,3 +51,31 @@ def score(
 
     columns = dict(pair(item) for item in column or [])
     show("scored", verb(open_workspace(where, sets), file, out, version, columns), json)
+
+
+@commands.command()
+def distill(
+    teacher: Annotated[str | None, typer.Argument(help="A version or a model's folder; else the champion.")] = None,
+    where: Where = HERE, sets: Sets = None, json: Json = False, debug: Debug = False,
+) -> None:  # fmt: skip
+    """Train a small model (distillation.student) on a large one's label distributions; it becomes a candidate.
+
+    The teacher labels pairs from the impressions, searched often and seldom; labelled pairs are mixed in. The gate
+    decides about the student as about any other: serm gate VERSION, then serm promote VERSION. A killed run goes on.
+    """
+    from serm.distillation.verb import distill as verb
+
+    show("student", verb(open_workspace(where, sets), teacher), json)
+
+
+@commands.command()
+def export(
+    version: Annotated[str | None, typer.Argument(help="Model version; the champion if absent.")] = None,
+    format: Annotated[Format, typer.Option(help="For which library.")] = Format.huggingface,
+    out: Annotated[Path | None, typer.Option(help="Folder to make; else under exports/ in the workspace.")] = None,
+    where: Where = HERE, sets: Sets = None, json: Json = False, debug: Debug = False,
+) -> None:  # fmt: skip
+    """Write a version as a folder for Hugging Face, sentence-transformers or ONNX, checked to give the same scores."""
+    from serm.serving.export import export as verb
+
+    show("exported", verb(open_workspace(where, sets), format.value, version, out), json)

@@ -1,5 +1,7 @@
 """Settings of what leaves the workshop: serving, scoring files, distillation."""
 
+from typing import Literal
+
 from pydantic import Field, model_validator
 
 from serm.config.room import Room
@@ -37,18 +39,14 @@ class DistillationSettings(Room):
     """From a large model's label distributions to a small model."""
 
     student: str = Field("embedded:minilm", description="Starting weights: embedded:minilm, a folder, or a hub name.")
-    family: str = Field(
-        "cross_encoder",
-        pattern="^(cross_encoder|generative)$",
-        description="The student's: cross_encoder or generative.",
-    )
+    family: Literal["cross_encoder", "generative"] = Field("cross_encoder", description="What kind the student is.")
     pairs: int = Field(20_000, ge=0, description="Unlabelled (query, document) pairs drawn from the impressions.")
     head_share: float = Field(1 / 3, ge=0, le=1, description="Share of the pairs from the most searched queries.")
     torso_share: float = Field(1 / 3, ge=0, le=1, description="... from those in the middle; the tail gets the rest.")
     per_query: int = Field(20, ge=1, description="Most unlabelled pairs of one query.")
     temperature: float = Field(2.0, gt=0, description="T: both distributions are softened by it.")
     labelled_share: float = Field(0.3, ge=0, le=1, description="Share of labelled pairs; 0 = the teacher alone.")
-    epochs: float = Field(2.0, gt=0, description="Passes over the unlabelled pairs.")
+    epochs: float = Field(2.0, gt=0, description="Passes over the pairs.")
     learning_rate: float = Field(1e-4, gt=0)
 
     @model_validator(mode="after")

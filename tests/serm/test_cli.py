@@ -19,8 +19,8 @@ def test_help_names_every_verb_and_loads_nothing_heavy(tmp_path: Path) -> None:
     assert done.returncode == 0
     for verb in (
         "init", "status", "ingest", "simulate", "simulate-llm", "shift", "mine", "clicks", "annotate", "annotations",
-        "attack", "review", "update", "evaluate", "compare", "gate", "promote", "rollback", "evolve", "backtest", "demo",
-        "serve", "score", "distill", "export",
+        "attack", "review", "update", "evaluate", "compare", "gate", "promote", "rollback", "evolve", "backtest",
+        "demo", "serve", "score", "distill", "export",
     ):  # fmt: skip
         assert f" {verb} " in done.stdout
     program = "import sys, serm.cli; print([m for m in ('torch', 'transformers', 'langgraph') if m in sys.modules])"

@@ -1,0 +1,1 @@
+"""From a large relevance model to a small one."""
