@@ -15,8 +15,9 @@ from serm.config import Config
 from serm.distillation.pairs import STRATA, stream_pairs
 from serm.evaluation.metrics import per_query
 from serm.evaluation.scoring import human, score_judged, with_texts
+from serm.evolution.fitting import DEV_MEASURE
 from serm.evolution.mixture import draw
-from serm.evolution.update import DEV_MEASURE, labelled_pairs, original_pairs
+from serm.evolution.update import labelled_pairs, original_pairs
 from serm.fingerprint import fingerprint
 from serm.records import UNMINED
 from serm.workspace import Workspace, WorkspaceError
