@@ -7,7 +7,7 @@
 
 Searches for movies up to 2012 are old, later ones fresh; train, unlabelled and held-out searches are disjoint. `base`
 is trained on people's grades of old searches; `replay` and `fresh-only` go on from it with grades of fresh ones, with
-and without old ones among them, `sps` by reinforcement with the fresh grades as reward; `>` is a student that saw no
+and without old ones among them, `sps` by reinforcement with the fresh grades as reward; `/` is a student that saw no
 grade, only what its teacher says of other fresh pairs. Schedules are fixed: no early stopping, nothing tuned on what
 is reported. A cell's figures are a line of benchmarks/model_quality.jsonl, under a digest of its settings; a cell that
 is there is not run again.
@@ -34,8 +34,8 @@ from serm.configure import load as load_config
 from serm.evaluation.metrics import per_query
 from serm.evaluation.paired import mean_interval
 from serm.evaluation.scoring import score_judged
+from serm.evolution.fitting import reinforce_on, train_first, train_next
 from serm.evolution.scenario import cut
-from serm.evolution.update import train_first, train_next
 from serm.ingest import ingest
 from serm.relevance import load
 from serm.workspace import Workspace
@@ -73,10 +73,10 @@ CELLS = {
 } | {
     "smol:sps": Cell("smol", "sps", "smol:base"),
     "smol:replay+sps": Cell("smol", "sps", "smol:replay"),
-    "ce:replay>half": Cell("ce", "half", "ce:replay"),  # MiniLM without every second layer
-    "smol:replay>ce": Cell("ce", "distilled", "smol:replay"),
-    "smol:sps>ce": Cell("ce", "distilled", "smol:sps"),
-    "smol:replay+sps>ce": Cell("ce", "distilled", "smol:replay+sps"),
+    "ce:replay/half": Cell("ce", "half", "ce:replay"),  # MiniLM without every second layer
+    "smol:replay/ce": Cell("ce", "distilled", "smol:replay"),
+    "smol:sps/ce": Cell("ce", "distilled", "smol:sps"),
+    "smol:replay+sps/ce": Cell("ce", "distilled", "smol:replay+sps"),
 }
 SPS = ["update.sps.steps=20", "update.sps.prompts=8", "update.sps.group=4", "update.sps.learning_rate=5e-6"]
 DISTILLATION = {"temperature": 2.0, "epochs": 3.0, "learning_rate": 1e-4}
@@ -169,14 +169,14 @@ def digest(name: str, sizes: Sizes, seed: int) -> str:
     """What names a cell's settings, and those of the cell it is made from, wherever the weights lie."""
     cell = CELLS[name]
     parent = digest(cell.parent, sizes, seed) if cell.parent else ""
-    taught = DISTILLATION if ">" in name else {}
+    taught = DISTILLATION if "/" in name else {}
     content = [name, PRESET, overrides(cell, sizes, seed), taught, asdict(sizes), seed, parent]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
 
 
 def folder_of(out: Path, name: str, sizes: Sizes, seed: int) -> Path:
     """Where a cell's model lies."""
-    return out / "models" / f"{name.replace(':', '-').replace('>', '-to-')}-{digest(name, sizes, seed)}"
+    return out / "models" / f"{name.replace(':', '-').replace('/', '-to-')}-{digest(name, sizes, seed)}"
 
 
 def run(out: Path, name: str, sizes: Sizes, seed: int, smol: str) -> None:
@@ -222,12 +222,11 @@ def make(out: Path, name: str, config: Config, data: Data, sizes: Sizes, seed: i
         model, _ = train_first(data.old_train, data.old.clear(), config)
         return model, *read(model, data.old_train, config.relevance.max_epochs)
     parent = folder_of(out, str(cell.parent), sizes, seed)
-    if ">" in name:
-        return distil(parent, CELLS[str(cell.parent)].family, cell, config, data, out, sizes, seed)
+    if "/" in name:
+        taught_by = settings(CELLS[str(cell.parent)], sizes, seed, "")
+        return distil(load(parent, taught_by.relevance, config.labels.scale), cell, config, data, out, sizes, seed)
     model = load(parent, config.relevance, config.labels.scale)
     if cell.stage == "sps":
-        from serm.evolution.fitting import reinforce_on
-
         drawn = config.update.sps
         run_folder = out / "runs" / folder_of(out, name, sizes, seed).name
         run_folder.mkdir(parents=True, exist_ok=True)
@@ -240,18 +239,16 @@ def make(out: Path, name: str, config: Config, data: Data, sizes: Sizes, seed: i
 
 
 def distil(
-    parent: Path, family: str, cell: Cell, config: Config, data: Data, out: Path, sizes: Sizes, seed: int
+    teacher: Any, cell: Cell, config: Config, data: Data, out: Path, sizes: Sizes, seed: int
 ) -> tuple[Any, int, int]:
-    """A MiniLM cross-encoder, whole or half, taught by the cell's parent on unlabelled fresh pairs alone."""
+    """A MiniLM cross-encoder, whole or half, taught on unlabelled fresh pairs alone."""
     from serm.distillation.losses import fit
     from serm.relevance import start
     from serm.relevance.examples import Examples
     from serm.relevance.loop import Plan
 
-    teacher = load(parent, config.relevance.model_copy(update={"family": family}), config.labels.scale)
     queries, texts = data.unlabelled["query"].to_list(), data.unlabelled["text"].to_list()
     said = teacher.probabilities(queries, texts)
-    del teacher
     if cell.stage == "half":
         config = settings(cell, sizes, seed, str(half_minilm(out)))
     student = start(config.relevance, config.labels.scale, seed)
