@@ -102,7 +102,8 @@ def test_resume_says_what_is_done_and_does_the_rest(ready: tuple[Workspace, Serv
     space.append("mined", later)
     done = space.read("annotations").height
     paid = server.bill.completed
-    assert (0 < done < 40) and paid == 2 * done
+    assert 0 < done < 40
+    assert paid == 2 * done
     told = resume(space, dry_run=True)
     assert told.summary is None
     assert told.round == 1
