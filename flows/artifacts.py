@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from uuid import UUID
 
 import polars as pl
 from prefect.artifacts import (
@@ -25,6 +26,7 @@ EVERY_SECONDS = 5.0  # between two reports of progress
 def progress_shown(what: str) -> Iterator[None]:
     """Report the progress of the verb in the block, a few times a minute."""
     shown = create_progress_artifact(0.0, key="serm-progress", description=what)
+    assert isinstance(shown, UUID)  # a coroutine only where an event loop runs
     last = time.monotonic()
 
     def listen(description: str, done: int, total: int | None) -> None:

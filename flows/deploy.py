@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import yaml
 from prefect import serve as prefect_serve
-from prefect.automations import Automation, EventTrigger, Posture
+from prefect.automations import AutomationCore, EventTrigger, Posture
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, StateType
@@ -87,7 +87,7 @@ def prepare() -> list[str]:
         raise ValueError(f"{address}: no Prefect server answers there; start one: prefect server start") from error
 
 
-def zombies() -> Automation:
+def zombies() -> AutomationCore:
     """A run whose process died without a word sends no heartbeat for two minutes: mark it crashed."""
     trigger = EventTrigger(
         after={BEAT}, expect={BEAT} | ENDS, match={"prefect.resource.id": "prefect.flow-run.*"},
@@ -95,7 +95,7 @@ def zombies() -> Automation:
     )  # fmt: skip
     message = f"No heartbeat for {SILENCE.seconds} s: its process or machine is gone."
     crash = ChangeFlowRunState(state=StateType.CRASHED, message=message)
-    return Automation(name=ZOMBIES, description=message, trigger=trigger, actions=[crash])
+    return AutomationCore(name=ZOMBIES, description=message, trigger=trigger, actions=[crash])
 
 
 def prefect_file() -> Path:
@@ -114,22 +114,22 @@ def _deployment(item: dict[str, Any], pool: dict[str, Any] | None = None) -> Run
         for schedule in item.get("schedules", [])
     ]  # fmt: skip
     where = {} if pool is None else {"work_pool_name": pool["name"], "job_variables": pool["job_variables"]}
-    return load_flow_from_entrypoint(item["entrypoint"]).to_deployment(
+    deployment = load_flow_from_entrypoint(item["entrypoint"]).to_deployment(
         item["name"], schedules=schedules, parameters=item["parameters"], tags=item["tags"],
         description=item["description"], concurrency_limit=ConcurrencyLimitConfig(**item["concurrency_limit"]),
         triggers=[DeploymentEventTrigger(**trigger) for trigger in item.get("triggers", [])],
         entrypoint_type=EntrypointType.MODULE_PATH, **where,
     )  # fmt: skip
+    assert isinstance(deployment, RunnerDeployment)  # a coroutine only where an event loop runs
+    return deployment
 
 
 def _create_automation() -> list[str]:
-    wanted = zombies()
-    try:
-        Automation.read(name=ZOMBIES)
-    except ValueError:
-        wanted.create()
-        return [ZOMBIES]
-    return []
+    with get_client(sync_client=True) as client:
+        if client.read_automations_by_name(ZOMBIES):
+            return []
+        client.create_automation(zombies())
+    return [ZOMBIES]
 
 
 def _create_pool(name: str) -> list[str]:
@@ -152,11 +152,11 @@ def _filled(workspace: str, name: str) -> dict[str, Any]:
     before = dict(os.environ)
     os.environ.update(SERM_WORKSPACE=workspace, SERM_DEPLOYMENT=name)
     try:
-        filled: dict[str, Any] = apply_values(content, {}, remove_notset=False)
+        filled: Any = apply_values(content, {}, remove_notset=False)
     finally:
         os.environ.clear()
         os.environ.update(before)
-    return filled
+    return dict(filled)
 
 
 def _server() -> str:

@@ -41,8 +41,8 @@ class Check:
 def doctor(workspace: Workspace) -> list[Check]:
     """Look at tables, data, models, annotators, ledger, disk, clocks and Prefect; the worst level decides."""
     looks: list[tuple[str, Callable[[Workspace], Iterator[Check]]]] = [
-        ("workspace", _tables), ("data", _data), ("champion", _champion), ("round", _round), ("annotators", _annotators),
-        ("ledger", _ledger), ("disk", _disk), ("clock", _clock), ("prefect", _prefect),
+        ("workspace", _tables), ("data", _data), ("champion", _champion), ("round", _round),
+        ("annotators", _annotators), ("ledger", _ledger), ("disk", _disk), ("clock", _clock), ("prefect", _prefect),
     ]  # fmt: skip
     return [check for name, look in looks for check in _safely(name, look, workspace)]
 

@@ -1,4 +1,4 @@
-"""What Prefect's server says, asked over its plain HTTP API, so that serm itself does not depend on Prefect's client."""
+"""What Prefect's server says of a workspace's deployments, asked over its plain HTTP API."""
 
 import os
 import time
