@@ -21,7 +21,7 @@ def decisions(
 ) -> list[Decision]:
     """The most pressing first; `watch` is the last shift check's result where no round came after it."""
     found = [*_last_run(runs), *_first_steps(champion, judged)]
-    if rounds:
+    if rounds and not (runs and runs[-1]["status"] == "cut off"):  # the round may be at work
         found += _last_round(rounds[-1])
     found += _judgments(config, champion, judged)
     if watch and watch.get("trigger"):

@@ -14,6 +14,7 @@ AGENTS = {
     "uncertainty": "the model cannot decide between grades",
     "random": "drawn by lot, to compare the others with",
 }
+ISOLATE, RELEASE = "\u2068", "\u2069"  # a search keeps its own direction inside a sentence
 SHIFTS = {"none": "have not shifted", "mild": "have shifted mildly", "strong": "have shifted strongly"}
 STATES = {
     "promoted": "its model is in charge since",
@@ -108,17 +109,16 @@ def decide(facts: Facts) -> Answer:
     return Answer(first.what, first.why + (f" And {more} more, below." if more else ""), first.do)
 
 
-def clusters_in_words(round: Round, most: int = 2) -> str:
-    """What grew and what shrank, by name: 'New: a; growing: b.'"""
-    groups = (("New", "new"), ("growing", "grown"), ("shrinking", "shrunk"), ("gone", "vanished"))
+def clusters_in_words(round: Round) -> str:
+    """What people search for more than before, by searches that they typed: 'New: "a" and the like.'"""
     told = []
-    for word, change in groups:
-        own = [cluster for cluster in round.shift.get("clusters", []) if cluster["change"] == change]
+    for word, change in (("New", "new"), ("More", "grown")):
+        own = [c for c in round.shift.get("clusters", []) if c["change"] == change and c["examples"]]
         own.sort(key=lambda cluster: (-abs(cluster["effect"] or 0.0), cluster["id"]))
         if own:
-            told.append(f"{word}: {'; '.join(title(cluster) for cluster in own[:most])}")
-    sentence = ". ".join(part[0].upper() + part[1:] for part in told)
-    return sentence + "." if sentence else ""
+            quoted = " and ".join(f"“{ISOLATE}{_short(c['examples'][0])}{RELEASE}”" for c in own[:2])
+            told.append(f"{word}: searches like {quoted}.")
+    return " ".join(told)
 
 
 def title(cluster: dict[str, object], most: int = 60) -> str:
@@ -180,6 +180,10 @@ def _direction(facts: Facts) -> str:
 
 def _moved(comparison: Comparison) -> str:
     return {"better": "better", "worse": "worse"}.get(tone(comparison), "no different beyond chance")
+
+
+def _short(query: str, most: int = 48) -> str:
+    return query if len(query) <= most else query[: most - 1].rstrip() + "…"
 
 
 def _count(amount: int, noun: str) -> str:
