@@ -105,7 +105,10 @@ class UpdateSettings(Room):
     new_weight: float = Field(1.0, ge=0, description="Weight in the loss of a pair of this round,")
     earlier_weight: float = Field(1.0, ge=0, description="... of an earlier round,")
     original_weight: float = Field(1.0, ge=0, description="... and of the original human judgments.")
-    soft_labels: bool = Field(True, description="Train on the annotators' posterior where a pair has one.")
+    soft_labels: bool = Field(
+        False,
+        description="Train on the annotators' posterior where a pair has one, instead of correcting by their confusion.",
+    )
     posterior_power: float = Field(
         0.0, ge=0, description="Pairs also weigh their posterior's largest value to this power; 0: all alike."
     )
