@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from transformers import GenerationConfig
 
 from serm.config import RelevanceSettings
 from serm.relevance.engines import Advance
@@ -56,7 +57,7 @@ class VllmEngine:
             first = str(error).strip().splitlines()[0]
             raise ValueError(f"relevance.engine vllm: vLLM does not start with {source}: {first}") from error
         self._labels, self._tokenizer = labels, tokenizer
-        self._ends = ends(self._llm.model_config.try_get_generation_config_object(), tokenizer)
+        self._ends = ends(_generation_config(source), tokenizer)
         self._contexts = limited_contexts(labels)
 
     def label_logs(self, prompts: Sequence[Prompt], advance: Advance) -> NDArray[np.float64]:
@@ -104,6 +105,13 @@ class VllmEngine:
         """Stop vLLM and free its memory."""
         self._llm.llm_engine.engine_core.shutdown()
         self._llm = None
+
+
+def _generation_config(source: str) -> GenerationConfig | None:
+    try:
+        return GenerationConfig.from_pretrained(source)
+    except OSError:  # a model need not have one
+        return None
 
 
 def limited_contexts(labels: Sequence[Sequence[int]]) -> dict[Context, list[int]]:

@@ -15,7 +15,7 @@ from tests.serm import tiny_models
 from tests.serm.test_generative_sharing import brute_force, softmax
 
 SETTINGS = RelevanceSettings(
-    family="generative", max_tokens=40, rationale_tokens=12, batch_tokens=900, device="cpu", precision="fp32"
+    family="generative", max_tokens=40, rationale_tokens=12, batch_tokens=9_000, device="cpu", precision="fp32"
 )
 QUERIES = ["red shoes", "red shoes", "", "hat"]
 DOCUMENTS = ["Red running shoes", "", "nothing was asked", "A menu"]
