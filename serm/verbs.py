@@ -11,6 +11,8 @@ from serm.evolution.round import evolve
 from serm.evolution.update import update
 from serm.ingest import ingest
 from serm.mining import explain, mine
+from serm.operations.doctor import doctor
+from serm.operations.resume import resume
 from serm.registry import promote, rollback
 from serm.review.queue import review_queue
 from serm.shift.verb import shift
@@ -23,6 +25,7 @@ __all__ = [
     "backtest",
     "compare_clicks",
     "demo",
+    "doctor",
     "evaluate",
     "evolve",
     "explain",
@@ -32,6 +35,7 @@ __all__ = [
     "mine",
     "promote",
     "report_annotations",
+    "resume",
     "review_queue",
     "rollback",
     "shift",
