@@ -13,6 +13,8 @@ from serm.evolution.update import update
 from serm.ingest import ingest
 from serm.mining import explain, mine
 from serm.online import abtest, interleave, plan_abtest
+from serm.operations.doctor import doctor
+from serm.operations.resume import resume
 from serm.registry import promote, rollback
 from serm.report import report
 from serm.review.queue import review_queue
@@ -32,6 +34,7 @@ __all__ = [
     "compare_clicks",
     "demo",
     "distill",
+    "doctor",
     "evaluate",
     "evolve",
     "explain",
@@ -45,6 +48,7 @@ __all__ = [
     "promote",
     "report",
     "report_annotations",
+    "resume",
     "review_queue",
     "rollback",
     "score",
