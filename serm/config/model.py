@@ -107,7 +107,7 @@ class UpdateSettings(Room):
     original_weight: float = Field(1.0, ge=0, description="... and of the original human judgments.")
     soft_labels: bool = Field(
         False,
-        description="Train on the annotators' posterior where a pair has one, not on labels corrected by their confusion.",
+        description="Train on the annotators' posterior where a pair has one, not corrected by confusion.",
     )
     posterior_power: float = Field(
         0.0, ge=0, description="Pairs also weigh their posterior's largest value to this power; 0: all alike."
