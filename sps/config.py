@@ -43,9 +43,9 @@ class TaskSettings(Room):
 class LoraSettings(Room):
     """Low-rank adapters instead of full weights."""
 
-    rank: int = Field(16, ge=1)
-    alpha: int = Field(32, ge=1)
-    dropout: float = Field(0.0, ge=0, lt=1)
+    rank: int = Field(16, ge=1, description="Of the adapters' two factors.")
+    alpha: int = Field(32, ge=1, description="Adapters are scaled by alpha / rank.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Before the adapters.")
     targets: str | list[str] = Field("all-linear", description="Module names, or all-linear.")
 
 

@@ -52,7 +52,7 @@ class RelevanceSettings(Room):
     pretrain_texts: int = Field(200_000, ge=1, description="Most documents, and most queries, drawn for that.")
     pretrain_tokens: int = Field(512, ge=16, description="Tokens of a block into which texts are packed.")
     pretrain_blocks: int = Field(16, ge=1, description="Blocks per step.")
-    pretrain_learning_rate: float = Field(5e-5, gt=0)
+    pretrain_learning_rate: float = Field(5e-5, gt=0, description="Peak, of that.")
     instructions: str = Field(
         "Judge how well a document answers a search query.",
         description="generative: how to judge; stands before the query and is read once for all pairs.",
@@ -80,10 +80,10 @@ Method = Literal["sft", "sps", "sft+sps"]
 class SpsSettings(Room):
     """Reinforcement with agreed labels as the reward: `serm update --method sps` (generative models)."""
 
-    steps: int = Field(100, ge=1)
+    steps: int = Field(100, ge=1, description="Of reinforcement.")
     prompts: int = Field(16, ge=1, description="Pairs per step.")
     group: int = Field(8, ge=2, description="Answers sampled for each pair.")
-    learning_rate: float = Field(2e-6, gt=0)
+    learning_rate: float = Field(2e-6, gt=0, description="Peak, of reinforcement.")
     reward: Literal["exact", "ordinal"] = Field(
         "exact", description="exact: 1 for the agreed label; ordinal: less by the distance from it."
     )
@@ -117,7 +117,7 @@ class UpdateSettings(Room):
     stop_on_dev: bool = Field(
         False, description="Measure on the human dev set as the first model does, and keep the best weights."
     )
-    sps: SpsSettings = SpsSettings()
+    sps: SpsSettings = Field(SpsSettings(), description="For serm update --method sps.")
     calibration_pairs: int = Field(
         300,
         ge=0,

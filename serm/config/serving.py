@@ -47,7 +47,7 @@ class DistillationSettings(Room):
     temperature: float = Field(2.0, gt=0, description="T: both distributions are softened by it.")
     labelled_share: float = Field(0.3, ge=0, le=1, description="Share of labelled pairs; 0 = the teacher alone.")
     epochs: float = Field(2.0, gt=0, description="Passes over the pairs.")
-    learning_rate: float = Field(1e-4, gt=0)
+    learning_rate: float = Field(1e-4, gt=0, description="Peak, of the student.")
 
     @model_validator(mode="after")
     def _shares_fit(self) -> "DistillationSettings":
