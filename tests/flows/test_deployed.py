@@ -361,11 +361,29 @@ def search(queries: list[str], days: int, start: int) -> pl.DataFrame:
 
 
 def waiting_rounds(space: Workspace) -> int:
-    """Runs of serm-evolve that wait for a worker now, and were not put there by the schedule."""
+    """Runs of serm-evolve that an automation put there."""
+    return sum(run.created_by is not None and run.created_by.type == "AUTOMATION" for run in known_runs())
+
+
+def known_runs() -> list[Any]:
+    """The newest runs that the server knows, scheduled ones included."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.sorting import FlowRunSort
 
     with get_client(sync_client=True) as client:
-        runs = client.read_flow_runs(sort=FlowRunSort.ID_DESC, limit=200, offset=0)
-    due = [run for run in runs if run.created_by is not None and run.created_by.type == "AUTOMATION"]
-    return len(due)
+        return list(client.read_flow_runs(sort=FlowRunSort.ID_DESC, limit=200, offset=0))
+
+
+def test_rounds_are_scheduled_every_two_weeks_from_the_anchor(place: Place) -> None:
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        evolve = client.read_deployment_by_name("serm-evolve/main").id
+
+    def planned() -> list[datetime]:
+        runs = [run for run in known_runs() if run.deployment_id == evolve and run.auto_scheduled]
+        return sorted(run.expected_start_time for run in runs)
+
+    times = until(planned)
+    anchor = datetime(2026, 1, 5, 3, tzinfo=UTC)
+    assert all((time - anchor) % timedelta(days=14) == timedelta(0) for time in times)
