@@ -324,8 +324,10 @@ def refuse(root: str) -> None:
 
 def test_new_searches_fire_an_early_round_and_quiet_ones_do_not(place: Place, space: Workspace) -> None:
     """No worker is there: what the event leads to is a run of serm-evolve that waits for one."""
+    from flows.deploy import deploy
     from flows.watch import watch
 
+    deploy(space.root, "drift")  # a second workspace on the same server; its events start its own rounds alone
     shutil.rmtree(Path(space.root, "tables", "impressions"))
     names = [f"{colour} {thing}" for colour in COLOURS for thing in THINGS]
     log = search(names, 28, 0)
@@ -334,12 +336,12 @@ def test_new_searches_fire_an_early_round_and_quiet_ones_do_not(place: Place, sp
     quiet = watch(space.root, settings=settings)
     assert (quiet["verdict"], quiet["due"]) == ("none", [])
     space.append("impressions", search([f"garden {name} hose pump" for name in names], 14, 28))
-    before = waiting_rounds(space)
+    before = waiting_rounds()
     drifted = watch(space.root, settings=settings)
     assert drifted["verdict"] == "strong"
     assert drifted["due"]
-    assert before == 0
-    until(lambda: waiting_rounds(space) == 1)
+    assert before == []
+    assert until(waiting_rounds) == [space.root]
 
 
 def search(queries: list[str], days: int, start: int) -> pl.DataFrame:
@@ -360,9 +362,13 @@ def search(queries: list[str], days: int, start: int) -> pl.DataFrame:
     )
 
 
-def waiting_rounds(space: Workspace) -> int:
-    """Runs of serm-evolve that an automation put there."""
-    return sum(run.created_by is not None and run.created_by.type == "AUTOMATION" for run in known_runs())
+def waiting_rounds() -> list[str]:
+    """The workspaces of the runs of serm-evolve that an automation put there."""
+    return [
+        run.parameters["workspace"]
+        for run in known_runs()
+        if run.created_by is not None and run.created_by.type == "AUTOMATION"
+    ]
 
 
 def known_runs() -> list[Any]:
