@@ -107,7 +107,7 @@ def evolve(
     summary = rounds.summarise(space, number, trial)
     if approval and summary.promoted and registry.champion(space) != summary.candidate:
         summary = rounds.summarise(space, number, trial, _ask(summary, trial, approval_hours))
-    with transaction() as promotion:
+    with transaction() as promotion:  # no retries inside: the first failure undoes the promotion
         promotion.set("address", (workspace, window, settings))
         promotion.set("summary", summary)
         _promote(space, summary)
@@ -148,14 +148,14 @@ def _withdraw(promotion: Transaction) -> None:
     rounds.withdraw(space, promotion.get("summary"), "a step after the promotion failed")
 
 
-@step(name="the champion answers", retries=1, retry_delay_seconds=10)
+@step(name="the champion answers")
 def _check(space: Workspace) -> None:
     from serm.operations.champion import ask_champion
 
     ask_champion(space)
 
 
-@step(name="record the verdict", retries=2, retry_delay_seconds=10)
+@step(name="record the verdict")
 def _record(space: Workspace, summary: rounds.RoundSummary) -> None:
     rounds.record(space, summary)
 

@@ -324,8 +324,10 @@ def refuse(root: str) -> None:
 
 def test_new_searches_fire_an_early_round_and_quiet_ones_do_not(place: Place, space: Workspace) -> None:
     """No worker is there: what the event leads to is a run of serm-evolve that waits for one."""
+    from flows.deploy import deploy
     from flows.watch import watch
 
+    deploy(space.root, "drift")  # a second workspace on the same server; its events start its own rounds alone
     shutil.rmtree(Path(space.root, "tables", "impressions"))
     names = [f"{colour} {thing}" for colour in COLOURS for thing in THINGS]
     log = search(names, 28, 0)
@@ -334,12 +336,12 @@ def test_new_searches_fire_an_early_round_and_quiet_ones_do_not(place: Place, sp
     quiet = watch(space.root, settings=settings)
     assert (quiet["verdict"], quiet["due"]) == ("none", [])
     space.append("impressions", search([f"garden {name} hose pump" for name in names], 14, 28))
-    before = waiting_rounds(space)
+    before = waiting_rounds()
     drifted = watch(space.root, settings=settings)
     assert drifted["verdict"] == "strong"
     assert drifted["due"]
-    assert before == 0
-    until(lambda: waiting_rounds(space) == 1)
+    assert before == []
+    assert until(waiting_rounds) == [space.root]
 
 
 def search(queries: list[str], days: int, start: int) -> pl.DataFrame:
@@ -360,12 +362,34 @@ def search(queries: list[str], days: int, start: int) -> pl.DataFrame:
     )
 
 
-def waiting_rounds(space: Workspace) -> int:
-    """Runs of serm-evolve that wait for a worker now, and were not put there by the schedule."""
+def waiting_rounds() -> list[str]:
+    """The workspaces of the runs of serm-evolve that an automation put there."""
+    return [
+        run.parameters["workspace"]
+        for run in known_runs()
+        if run.created_by is not None and run.created_by.type == "AUTOMATION"
+    ]
+
+
+def known_runs() -> list[Any]:
+    """The newest runs that the server knows, scheduled ones included."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.sorting import FlowRunSort
 
     with get_client(sync_client=True) as client:
-        runs = client.read_flow_runs(sort=FlowRunSort.ID_DESC, limit=200, offset=0)
-    due = [run for run in runs if run.created_by is not None and run.created_by.type == "AUTOMATION"]
-    return len(due)
+        return list(client.read_flow_runs(sort=FlowRunSort.ID_DESC, limit=200, offset=0))
+
+
+def test_rounds_are_scheduled_every_two_weeks_from_the_anchor(place: Place) -> None:
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        evolve = client.read_deployment_by_name("serm-evolve/main").id
+
+    def planned() -> list[datetime]:
+        runs = [run for run in known_runs() if run.deployment_id == evolve and run.auto_scheduled]
+        return sorted(run.expected_start_time for run in runs)
+
+    times = until(planned)
+    anchor = datetime(2026, 1, 5, 3, tzinfo=UTC)
+    assert all((time - anchor) % timedelta(days=14) == timedelta(0) for time in times)
