@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-_GRADE = re.compile(r"^[^\S\n]*grade[^\S\n]*:[^\S\n]*(-?\d{1,9})(?![\w.,/])(?!-\d)", re.IGNORECASE | re.MULTILINE)
+_GRADE = re.compile(r"^[^\S\n]*grade[^\S\n]*:[^\S\n]*(-?\d{1,9})(?![.,/-]?\w)", re.IGNORECASE | re.MULTILINE)
 
 
 @dataclass(frozen=True)

@@ -42,9 +42,9 @@ relevance: {{base: "{base}", precision: fp32, max_tokens: 24, max_epochs: 0.2, b
   checkpoint_every: 20}}
 labels: {{scale: [0, 1], names: {{0: bad, 1: good}}}}
 mining: {{budget: 40, quiet_share: 1.0, judged: 60, per_query: 8}}
-update: {{minimum_labels: 5, calibration_pairs: 40, learning_rate: 0.005, epochs: 30, new_share: 0.1,
+update: {{minimum_labels: 5, calibration_pairs: 40, learning_rate: 0.002, epochs: 60, new_share: 0.1,
   original_share: 0.9, earlier_share: 0.0}}
-evaluation: {{minimum_queries: 5, resamples: 200}}
+evaluation: {{minimum_queries: 5, resamples: 200, alpha: 0.5, anchor_tolerance: 1.0}}
 simulate: {{sessions: 300, days: 10}}
 simulate_llm: {{confusion: [[1.0, 0.0], [0.0, 1.0]]}}
 annotation:
@@ -392,4 +392,4 @@ def test_rounds_are_scheduled_every_two_weeks_from_the_anchor(place: Place) -> N
 
     times = until(planned)
     anchor = datetime(2026, 1, 5, 3, tzinfo=UTC)
-    assert all((time - anchor) % timedelta(days=14) == timedelta(0) for time in times)
+    assert all((time - anchor).total_seconds() % timedelta(days=14).total_seconds() == 0 for time in times)

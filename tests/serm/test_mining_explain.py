@@ -35,11 +35,11 @@ def near(texts: Sequence[str], settings: object = None) -> NDArray[np.float32]:
 
 
 def shown(session: str, query: str, doc: str, times: int = 1, dwell: float | None = None) -> pl.DataFrame:
-    rows = [
-        (LATER + timedelta(seconds=i), session, query, doc, i + 1, dwell is not None, dwell, "en", None)
-        for i in range(times)
-    ]
-    return IMPRESSIONS.conform(pl.DataFrame(rows, schema=IMPRESSIONS.schema, orient="row"))
+    seen = pl.DataFrame({"position": range(1, times + 1)}).with_columns(
+        ts=LATER + timedelta(seconds=1) * (pl.col("position") - 1), session=pl.lit(session), query=pl.lit(query),
+        doc_id=pl.lit(doc), clicked=pl.lit(dwell is not None), dwell=pl.lit(dwell, pl.Float64), locale=pl.lit("en"),
+    )  # fmt: skip
+    return IMPRESSIONS.conform(seen)
 
 
 @pytest.fixture
