@@ -145,16 +145,31 @@ def table(task: str) -> None:
         print(f"| {method} | {len(found[method])} | " + " | ".join(f"{value:.1f}" for value in own[-1]) + " |")
     baselines = [method for method in means if not method.startswith("sps")]
     entropies = [method for method in baselines if method.startswith("entropy")]
-    lines = {method: means[method][:, [0, 3]] for method in baselines}
+    lines: dict[str, list[str]] = {method: [method] for method in baselines}
     if len(entropies) > 1:
-        lines["entropy, ends"] = np.array([means["grpo"][-1], *(means[m][-1] for m in entropies)])[:, [0, 3]]
+        lines["entropy, ends"] = ["grpo", *entropies]
     print(
-        f"\n{task}: Pass@64 of SPS's end minus a baseline's at the same Pass@1 (its line; >: beyond its best Pass@1)\n"
+        f"\n{task}: Pass@64 of SPS's end minus a baseline's at the same Pass@1 (its line; >: beyond its best Pass@1), "
+        "over the seeds that both have\n"
     )
-    points = [method for method in means if method.startswith("sps")]
+    points = [method for method in means if not method.startswith(tuple(baselines))]
     print("| line | " + " | ".join(points) + " |\n|" + "---|" * (len(points) + 1))
-    for name, line in lines.items():
-        print(f"| {name} | " + " | ".join(versus(means[m][-1, 0], means[m][-1, 3], line) for m in points) + " |")
+    for name, sources in lines.items():
+        cells = []
+        for point in points:
+            seeds = set(found[point]).intersection(*(found[source] for source in sources))
+            end = np.mean([found[point][seed][-1] for seed in seeds], axis=0)
+            curves_ = [np.mean([found[source][seed] for seed in seeds], axis=0)[:, [0, 3]] for source in sources]
+            line = curves_[0] if len(curves_) == 1 else np.array([curve_[-1] for curve_ in curves_])
+            cells.append(f"{versus(end[0], end[3], line)} ({len(seeds)})")
+        print(f"| {name} | " + " | ".join(cells) + " |")
+    print(f"\n{task}: last Pass@1 and Pass@64 minus GRPO's, by seed\n")
+    for method in means:
+        shared = [seed for seed in found[method] if method != "grpo" and seed in found["grpo"]]
+        if shared:
+            gaps = np.array([found[method][seed][-1] - found["grpo"][seed][-1] for seed in shared])[:, [0, 3]]
+            by_seed = ", ".join(f"{first:+.1f} / {last:+.1f}" for first, last in gaps)
+            print(f"{method}: {gaps[:, 0].mean():+.1f} / {gaps[:, 1].mean():+.1f} ({by_seed})")
     print(f"\n{task}: at GRPO's last Pass@1, less one point, Pass@64 on SPS's own line minus GRPO's, by seed\n")
     for method in points:
         differences = [
