@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import polars as pl
 import pytest
@@ -114,6 +115,9 @@ def place(tmp_path_factory: pytest.TempPathFactory, base: Workspace) -> Iterator
             found = deploy(base.root, "main")
             assert found.made == ["serm-llm", "serm-gpu", "serm: a run without heartbeats has crashed", "serm"]
             assert "serm-evolve/main" in found.deployments
+            # Two, so that no test waits for the minute after which a dead process's slot is free again.
+            limit = f"{environment['PREFECT_API_URL']}/v2/concurrency_limits/serm-gpu"
+            httpx.patch(limit, json={"limit": 2}).raise_for_status()
             yield Place(environment, folder)
 
 
