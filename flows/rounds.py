@@ -125,9 +125,12 @@ def _label(space: Workspace, round: int, attempts: int) -> dict[str, Any]:
     """Label what has no label; pairs that failed are worth another attempt while there is one."""
     with progress_shown("annotate"), slot(LLM):
         found = rounds.label(space, round)
-    if found.failed and task_run.run_count <= attempts:
-        raise RuntimeError(f"{found.failed} pairs failed: {'; '.join(found.notes)}")
-    return {"kept": found.kept, "review": found.review, "failed": found.failed, "cost": found.cost}
+    failed = sum(summary.failed for summary in found)
+    if failed and task_run.run_count <= attempts:
+        notes = "; ".join(note for summary in found for note in summary.notes)
+        raise RuntimeError(f"{failed} pairs failed: {notes}")
+    cost = sum(summary.cost for summary in found)
+    return {"kept": found[-1].kept, "review": found[-1].review, "failed": failed, "cost": cost}
 
 
 @step(name="evaluate and gate", retries=1, retry_delay_seconds=60, timeout_seconds=12 * HOUR, tags=[GPU])

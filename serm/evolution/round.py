@@ -90,11 +90,10 @@ def begin(workspace: Workspace) -> UpdateSummary | None:
     return update(workspace) if registry.history(workspace).is_empty() else None
 
 
-def label(workspace: Workspace, round: int) -> AnnotationSummary:
-    """Annotate the calibration pairs, once, and the round's pairs; returns what the latter brought."""
-    if plan_calibration(workspace):
-        annotate(workspace, CALIBRATION)
-    return annotate(workspace, round)
+def label(workspace: Workspace, round: int) -> list[AnnotationSummary]:
+    """Annotate the calibration pairs, once, and the round's pairs; returns what each brought, the round's last."""
+    numbers = [CALIBRATION, round] if plan_calibration(workspace) else [round]
+    return [annotate(workspace, number) for number in numbers]
 
 
 def train(workspace: Workspace, round: int) -> UpdateSummary | None:

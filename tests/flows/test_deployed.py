@@ -8,11 +8,12 @@ import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import polars as pl
 import pytest
@@ -24,6 +25,7 @@ from starlette.responses import JSONResponse, Response
 
 from serm import registry
 from serm.annotation.ledger import Ledger
+from serm.evaluation import Verdict
 from serm.evolution import round as rounds
 from serm.evolution.update import update
 from serm.operations import champion
@@ -36,15 +38,15 @@ from tests.conftest import COLOURS, THINGS, products_by_colour
 from tests.flows import prefect_server
 from tests.flows.prefect_server import until
 
-# A first model that knows nothing and updates that learn in a second or two: the gate accepts the candidate.
+# A tiny model whose updates take a few seconds with many checkpoints: time to be killed in.
 SETTINGS = """
 relevance: {{base: "{base}", precision: fp32, max_tokens: 24, max_epochs: 0.2, batch_pairs: 16, learning_rate: 0.002,
   checkpoint_every: 20}}
 labels: {{scale: [0, 1], names: {{0: bad, 1: good}}}}
 mining: {{budget: 40, quiet_share: 1.0, judged: 60, per_query: 8}}
-update: {{minimum_labels: 5, calibration_pairs: 40, learning_rate: 0.002, epochs: 60, new_share: 0.1,
+update: {{minimum_labels: 5, calibration_pairs: 40, learning_rate: 0.003, epochs: 20, new_share: 0.1,
   original_share: 0.9, earlier_share: 0.0}}
-evaluation: {{minimum_queries: 5, resamples: 200, alpha: 0.5, anchor_tolerance: 1.0}}
+evaluation: {{minimum_queries: 5, resamples: 200}}
 simulate: {{sessions: 300, days: 10}}
 simulate_llm: {{confusion: [[1.0, 0.0], [0.0, 1.0]]}}
 annotation:
@@ -113,6 +115,9 @@ def place(tmp_path_factory: pytest.TempPathFactory, base: Workspace) -> Iterator
             found = deploy(base.root, "main")
             assert found.made == ["serm-llm", "serm-gpu", "serm: a run without heartbeats has crashed", "serm"]
             assert "serm-evolve/main" in found.deployments
+            # Two, so that no test waits for the minute after which a dead process's slot is free again.
+            limit = f"{environment['PREFECT_API_URL']}/v2/concurrency_limits/serm-gpu"
+            httpx.patch(limit, json={"limit": 2}).raise_for_status()
             yield Place(environment, folder)
 
 
@@ -136,8 +141,7 @@ def calm(base: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace
     """The undisturbed run, by the verb alone."""
     with served(llm_server(base)) as url:
         space = copy_of(base, tmp_path_factory.mktemp("calm") / "space", url)
-        (summary,) = rounds.evolve(space)
-    assert summary.promoted
+        rounds.evolve(space)
     return space
 
 
@@ -221,7 +225,8 @@ def test_two_rounds_at_once_are_one(place: Place, calm: Workspace, space: Worksp
     done = next(run for run in runs if state(run) == "COMPLETED")
     shown = artifacts(done)
     (summary,) = rounds.rounds_done(space)
-    assert f"{summary.candidate} is the champion now" in shown["serm-gate"]
+    end = f"{summary.candidate} is the champion now" if summary.promoted else f"{summary.parent} stays champion"
+    assert end in shown["serm-gate"]
     assert f"{summary.after:.4f}" in shown["serm-gate"]
 
 
@@ -274,6 +279,13 @@ def test_a_promotion_is_undone_when_a_later_step_fails_and_a_person_may_refuse_i
     from flows.rounds import evolve
 
     first = registry.champion(space)
+    real = rounds.gate
+
+    def accepts(workspace: Workspace, candidate: str, parent: str) -> Verdict:
+        """The gate's figures, with the answer that this test is about."""
+        return replace(real(workspace, candidate, parent), accepted=True)
+
+    monkeypatch.setattr(rounds, "gate", accepts)
 
     def breaks(workspace: Workspace) -> str:
         assert registry.champion(workspace) != first  # it was promoted, and now:
@@ -386,10 +398,9 @@ def test_rounds_are_scheduled_every_two_weeks_from_the_anchor(place: Place) -> N
     with get_client(sync_client=True) as client:
         evolve = client.read_deployment_by_name("serm-evolve/main").id
 
-    def planned() -> list[datetime]:
+    def planned() -> list[float]:
         runs = [run for run in known_runs() if run.deployment_id == evolve and run.auto_scheduled]
-        return sorted(run.expected_start_time for run in runs)
+        return [run.expected_start_time.timestamp() for run in runs]
 
-    times = until(planned)
-    anchor = datetime(2026, 1, 5, 3, tzinfo=UTC)
-    assert all((time - anchor).total_seconds() % timedelta(days=14).total_seconds() == 0 for time in times)
+    anchor = datetime(2026, 1, 5, 3, tzinfo=UTC).timestamp()
+    assert {(time - anchor) % timedelta(days=14).total_seconds() for time in until(planned)} == {0.0}
