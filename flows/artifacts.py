@@ -16,6 +16,7 @@ from prefect.artifacts import (
 
 from serm.annotation.quality import report_annotations
 from serm.evolution.round import RoundSummary, Trial
+from serm.report import headline, report
 from serm.workspace import Workspace
 from sps import progress
 
@@ -41,7 +42,7 @@ def progress_shown(what: str) -> Iterator[None]:
 
 
 def show_round(workspace: Workspace, summary: RoundSummary, trial: Trial | None) -> None:
-    """Tables of who mined and who labelled what, and the verdict."""
+    """Tables of who mined and who labelled what, the verdict, and the report: its first screen, and where it lies."""
     round, where = summary.round, workspace.root
     create_table_artifact(agent_rows(workspace, round), "serm-agents", f"round {round} of {where}: who mined what")
     quality = report_annotations(workspace, round)
@@ -49,6 +50,10 @@ def show_round(workspace: Workspace, summary: RoundSummary, trial: Trial | None)
         agreement_rows(workspace, round, quality), "serm-agreement", f"round {round} of {where}: on what they agreed"
     )
     create_markdown_artifact(verdict_words(summary, trial), "serm-gate", f"round {round} of {where}: the gate")
+    page = report(workspace)
+    create_markdown_artifact(
+        f"{headline(workspace)}\nThe whole page: `{page.path}`\n", "serm-report", f"{where}: the report"
+    )
 
 
 def agent_rows(workspace: Workspace, round: int) -> list[dict[str, Any]]:

@@ -229,6 +229,8 @@ def test_two_rounds_at_once_are_one(place: Place, calm: Workspace, space: Worksp
     end = f"{summary.candidate} is the champion now" if summary.promoted else f"{summary.parent} stays champion"
     assert end in shown["serm-gate"]
     assert f"{summary.after:.4f}" in shown["serm-gate"]
+    assert "Is search better?" in shown["serm-report"]
+    assert (Path(space.root) / "reports" / "report.html").is_file()
 
 
 def test_a_killed_worker_and_an_endpoint_that_fails(
