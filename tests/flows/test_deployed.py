@@ -262,7 +262,7 @@ def test_a_flow_killed_in_training_is_continued(
     parent = registry.champion(space)
     with place.worker():
         run = request(space)
-        until(lambda: list(Path(space.root, "checkpoints").glob("r001-*.pt")), pause=0.002)
+        until(lambda: list(Path(space.root, "checkpoints").glob("r001-*/next.pt")), pause=0.002)
         for process in prefect_server.processes_of(run):
             prefect_server.kill(process)
         assert ended(run) == "CRASHED"
