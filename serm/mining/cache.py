@@ -53,7 +53,13 @@ class Remembering:
     ) -> NDArray[np.float32]:
         keys = [self._key(what, query, text) for query, text in zip(queries, documents, strict=True)]
         first = {key: row for row, key in reversed(list(enumerate(keys)))}  # a pair asked for twice is asked once
-        order = sorted(first, key=lambda key: (-len(queries[first[key]]) - len(documents[first[key]]), key))
+
+        def place(key: bytes) -> tuple[int, str, str]:
+            """Longest first, then by the pair itself: the version's name must not decide who shares a batch."""
+            query, text = queries[first[key]], documents[first[key]]
+            return -len(query) - len(text), query, text
+
+        order = sorted(first, key=place)
         with closing(self._open()) as database:
             known = self._known(database, order)
             # Slices are cut from all pairs, not from the missing ones: a run that resumes pads texts as the first did.

@@ -62,6 +62,13 @@ def test_slices_hold_texts_of_like_length(tmp_path: Path, monkeypatch: pytest.Mo
     assert lengths == sorted(lengths, reverse=True)
 
 
+def test_the_versions_name_does_not_decide_who_shares_a_batch(tmp_path: Path) -> None:
+    one, other = Counting(), Counting()
+    Remembering(one, tmp_path / "a", "v1").probabilities(QUERIES, TEXTS)
+    Remembering(other, tmp_path / "b", "another").probabilities(QUERIES[::-1], TEXTS[::-1])
+    assert one.asked == other.asked
+
+
 def test_version_text_question_and_seed_tell_answers_apart(tmp_path: Path) -> None:
     model = Counting()
     one = Remembering(model, tmp_path / "a", "v1")
