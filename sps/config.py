@@ -193,6 +193,10 @@ class TrainerSettings(Room):
     """The loop."""
 
     steps: int = Field(100, ge=1)
+    problems: int | None = Field(
+        None, ge=1, description="Train on the first so many problems alone; none: all. A tiny policy's worked "
+        "solutions are drawn from all of them."
+    )  # fmt: skip
     micro_batch_tokens: int = Field(16_384, ge=1, description="Tokens, padding included, in one forward pass.")
     checkpoint_every: int = Field(50, ge=1)
     keep_checkpoints: int = Field(2, ge=1, description="The last so many are kept.")

@@ -48,7 +48,8 @@ def train(config: Config, task: Task | None = None) -> dict[str, Any]:
     folder = RunFolder(Path(config.output), config, processes.main)
     resumed = checkpoint.latest(folder.checkpoints)
     judge = judge_with(task, config)
-    problems = prepare(policy, task.examples("train"), config)
+    examples = task.examples("train")[: config.trainer.problems]
+    problems = prepare(policy, examples, config)
     held_out = prepare(policy, task.examples("test")[: config.evaluation.problems], config)
     reference = _reference(policy, config, processes)
     engine = make_engine(policy, config.rollout, own_copy=processes.sharded)  # before the policy may be sharded
@@ -63,7 +64,7 @@ def train(config: Config, task: Task | None = None) -> dict[str, Any]:
         probe_rows, rehearsal = _initial(problems, engine, judge, config, folder, processes)
         clusters = make_clusters(config.steering)
         learner = Learner(config, policy, module, shared, reference, rehearsal, processes, clusters)
-        too_long = len(task.examples("train")) - len(problems)
+        too_long = len(examples) - len(problems)
         trainer = Trainer(config, learner, engine, judge, problems, held_out, probe_rows, folder, too_long)
         state = trainer.run(state)
     finally:

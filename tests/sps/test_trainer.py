@@ -204,6 +204,15 @@ def test_prompts_that_do_not_fit_are_set_aside(
         run(model_folder, tmp_path / "other", rollout={"max_tokens": 60}, trainer={"steps": 1})
 
 
+def test_training_keeps_to_the_first_problems(model_folder: Path, tmp_path: Path) -> None:
+    run(model_folder, tmp_path / "run", trainer={"problems": 4})
+    drawn = {row["problem"] for row in read_lines(tmp_path / "run" / "samples.jsonl")}
+    assert drawn
+    assert drawn <= {f"train-{i}" for i in range(4)}
+    run(model_folder, tmp_path / "other")
+    assert not {row["problem"] for row in read_lines(tmp_path / "other" / "samples.jsonl")} <= drawn
+
+
 def test_a_missing_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no-such-model"):
         run(tmp_path / "no-such-model", tmp_path / "run")
