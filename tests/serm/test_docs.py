@@ -1,18 +1,24 @@
 """The documentation says what the code does: every setting, every command, and every command line that it shows.
 
-A block fenced as console holds lines that begin with "$ ". Lines for serm and sps are read by the real command line.
-A block below <!-- run --> is also run, in order, in one folder a page, with settings reduced by the environment; the
-server of a block below <!-- background --> is at work meanwhile; a block below <!-- file: NAME --> becomes that file.
+Every line for serm and sps that a page shows, after "$ " or four spaces, is read by the real command line, and run: in
+order, with settings reduced by the environment. A server is at work while the page's other lines run; a block below
+<!-- file: NAME --> becomes that file; a version's name stands for the workspace's newest of its kind.
+What deploys is run on a real Prefect server, by tests/flows.
 """
 
 import json
+import os
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +30,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from serm import reference
+from serm import reference, registry
 from serm.cli import app
 from serm.config import Config
 from serm.configure import load
@@ -34,25 +40,14 @@ from serm.workspace import Workspace
 from sps.cli import app as trainer
 from sps.config import Config as TrainerConfig
 from sps.configure import load as load_trainer
+from tests.flows.prefect_server import free_port, until
 from tests.serm.chromium import chromium
+from tests.sps.conftest import character_tokenizer, random_llama
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
-BLOCK = re.compile(r"(?:^<!-- (?P<mark>[^>]+?) -->\n)?^```(?P<kind>console|yaml)\n(?P<text>.*?)^```$", re.M | re.S)
 COLOURS = ("red", "blue", "green", "yellow")
 THINGS = ("shoe", "hat", "coat", "scarf", "sock", "glove")
-
-
-def blocks(page: Path) -> Iterator[tuple[str, str, str]]:
-    """Every block's mark, kind and text."""
-    for found in BLOCK.finditer(page.read_text(encoding="utf-8")):
-        yield found["mark"] or "", found["kind"], found["text"]
-
-
-def lines(text: str) -> list[str]:
-    """The command lines of a console block."""
-    joined = text.replace("\\\n", " ")
-    return [line.removeprefix("$ ") for line in joined.splitlines() if line.startswith("$ ")]
 
 
 def shown() -> Iterator[tuple[str, str]]:
@@ -86,13 +81,13 @@ def test_every_setting_stands_in_the_reference_with_its_meaning(model: type[Base
     page = reference.configuration().split("\n## sps\n")[model is TrainerConfig]
 
     def settings(room: type[BaseModel], path: str) -> Iterator[tuple[str, str]]:
-        for name, field in room.model_fields.items():
-            inner = reference._room(field.annotation)
+        for name, setting in room.model_fields.items():
+            inner = reference._room(setting.annotation)
             if path or inner is None:
-                yield f"{path}{name}", field.description or ""
+                yield f"{path}{name}", setting.description or ""
             if inner is not None:
                 yield from settings(
-                    inner, f"{path}{name}." if "list" not in str(field.annotation) else f"{path}{name}[]."
+                    inner, f"{path}{name}." if "list" not in str(setting.annotation) else f"{path}{name}[]."
                 )
 
     found = list(settings(model, ""))
@@ -146,6 +141,17 @@ def test_the_site_builds_without_warnings_and_needs_no_network(tmp_path: Path) -
 
 # --- running what is shown -------------------------------------------------------------------------------------------
 
+DEPLOYED = ("serm deploy", "serm doctor")  # run by tests/flows/test_deployed.py
+SERVERS = ("serm simulate-llm", "serm serve")
+EXITS = {"gate": {0, 3}}  # 3: refused
+VERSION = re.compile(r"\b([rd])\d{3}-(?:[0-9a-f]{10}|…)")
+FILE = re.compile(r"^<!-- file: (?P<name>\S+) -->\n```yaml\n(?P<content>.*?)^```$", re.M | re.S)
+LINE = re.compile(r"^(?:\$ |    )(?P<line>(?:serm |sps |export SERM_|export OPENAI_).*)$", re.M)
+LESS = {  # of a trainer's work
+    "train": ["trainer.steps=2", "rollout.prompts=2", "rollout.group=4", "evaluation.problems=4", "evaluation.probes=2",
+              "policy.tiny_steps=4", "policy.tiny_cache=cache"],
+}  # fmt: skip
+
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -172,7 +178,8 @@ def reduced(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "UPDATE__MINIMUM_LABELS": "1", "UPDATE__CALIBRATION_PAIRS": "10", "ANNOTATION__PATHS": "1",
         "ANNOTATION__KNOWLEDGE": "false", "EVALUATION__MINIMUM_QUERIES": "2", "EVALUATION__RESAMPLES": "200",
         "CLICKS__ITERATIONS": "3", "SHIFT__SAMPLE": "100", "SHIFT__WORDS_SAMPLE": "200", "SHIFT__KERNEL_SAMPLE": "60",
-        "SHIFT__MINIMUM": "10", "SHIFT__CLUSTERS": "4",
+        "SHIFT__MINIMUM": "10", "SHIFT__CLUSTERS": "4", "DISTILLATION__STUDENT": str(tiny), "DISTILLATION__PAIRS": "60",
+        "DISTILLATION__EPOCHS": "1",
     }  # fmt: skip
     for name, value in small.items():
         monkeypatch.setenv(f"SERM_{name}", value)
@@ -221,62 +228,150 @@ def online(folder: Path) -> None:
     pl.DataFrame(rows, schema=names, orient="row").write_csv(folder / "interleaved.csv")
 
 
-def run_page(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Run a page's marked blocks in `folder`; returns how many commands ran."""
-    from serm.simulate.llm_server import llm_server, running
+@dataclass
+class Reader:
+    """Somebody who follows pages in a folder, line by line."""
 
-    runner, ran = CliRunner(), 0
-    monkeypatch.chdir(folder)
-    servers: list[object] = []
+    folder: Path
+    patch: pytest.MonkeyPatch
+    ran: list[str] = field(default_factory=list)
+
+    def follow(self, name: str) -> None:
+        """Write a page's files and run its lines; its servers stop where it ends."""
+        self.patch.chdir(self.folder)
+        text = (ROOT / name).read_text(encoding="utf-8").replace("\\\n", " ")
+        found = sorted([*FILE.finditer(text), *LINE.finditer(text)], key=re.Match.start)
+        with ExitStack() as servers:
+            for step in found:
+                if step.re is FILE:
+                    (self.folder / step["name"]).write_text(step["content"], encoding="utf-8")
+                    continue
+                for line in re.split(r"\s(?:&&|;)\s", step["line"]):
+                    if line.startswith(SERVERS):
+                        self.annotators_at(servers.enter_context(server_of(line)))
+                        self.ran.append(line)
+                    elif not line.startswith(DEPLOYED):
+                        self.run(line)
+
+    def run(self, line: str) -> None:
+        """By the real command line, in this process."""
+        if version := VERSION.search(line):
+            space = Workspace.open(os.environ.get("SERM_WORKSPACE", "workspace"))
+            known = [name for name in registry.versions(space) if name.startswith(version[1])]
+            line = VERSION.sub(known[-1], line)
+        program, *words = shlex.split(line, comments=True)
+        if program == "export":
+            self.patch.setenv(*words[0].split("=", 1))
+            return
+        less = [part for item in LESS.get(words[0], []) for part in ("--set", item)] if program == "sps" else []
+        if "=ray" in line and find_spec("ray") is None:
+            return  # an extra
+        done = CliRunner().invoke(app if program == "serm" else trainer, words + less)
+        assert done.exit_code in EXITS.get(words[0], {0}), f"{line}: {done.output} {done.exception!r}"
+        self.ran.append(line)
+
+    def annotators_at(self, address: str) -> None:
+        """Let the annotators be a stand-in's."""
+        both = [{"name": name, "model": f"stand-in-{name[0]}", "base_url": f"{address}/v1"} for name in ("ada", "ben")]
+        self.patch.setenv("SERM_ANNOTATION__ANNOTATORS", json.dumps(both))
+
+
+@contextmanager
+def server_of(line: str) -> Iterator[str]:
+    """A server as a process of its own, on a free port; its address."""
+    port = free_port()
+    words = [*shlex.split(line, comments=True)[1:], "--port", str(port)]
+    process = subprocess.Popen([sys.executable, "-m", "serm.cli", *words], stderr=subprocess.DEVNULL)
     try:
-        for mark, _, text in blocks(page):
-            if mark.startswith("file: "):
-                (folder / mark.removeprefix("file: ")).write_text(text, encoding="utf-8")
-            elif mark == "background":
-                assert lines(text) == ["serm simulate-llm"]
-                server = running(llm_server(Workspace.open(folder / "shop")), "127.0.0.1", 0)
-                address = server.__enter__()
-                servers.append(server)
-                both = [{"name": name, "model": f"stand-in-{name[0]}", "base_url": address} for name in ("ada", "ben")]
-                monkeypatch.setenv("SERM_ANNOTATION__ANNOTATORS", json.dumps(both))
-            elif mark == "run":
-                for line in lines(text):
-                    program, *words = shlex.split(line)
-                    if program == "export":
-                        monkeypatch.setenv(*words[0].split("=", 1))
-                        continue
-                    assert program == "serm", f"{page.name}: {line}: only serm is run here"
-                    done = runner.invoke(app, words)
-                    assert done.exit_code == 0, f"{page.name}: {line}: {done.output} {done.exception!r}"
-                    ran += 1
+        until(lambda: listens(port) or process.poll() is not None)
+        assert process.poll() is None, f"{line}: it ended with exit code {process.returncode}"
+        yield f"http://127.0.0.1:{port}"
+        assert process.poll() is None, f"{line}: it ended with exit code {process.returncode}"
     finally:
-        for server in servers:
-            server.__exit__(None, None, None)  # type: ignore[attr-defined]
-    return ran
+        process.kill()
+        process.wait()
+
+
+def listens(port: int) -> bool:
+    with closing(socket.socket()) as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.mark.usefixtures("reduced")
-def test_your_own_logs_in_fifteen_minutes_and_the_pages_that_look_at_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_your_own_logs_and_every_page_about_a_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shop(tmp_path)
-    assert run_page(DOCS / "own-logs.md", tmp_path, monkeypatch) == 18
+    reader = Reader(tmp_path, monkeypatch)
+    reader.follow("docs/own-logs.md")
     workspace = Workspace.open(tmp_path / "shop")
     assert workspace.read("quarantine").is_empty()
     assert workspace.read("impressions").height == 3_000
     assert workspace.read("annotations").filter(status="kept").height > 0
-    assert workspace.read("champions").height >= 1
+    assert registry.history(workspace)["action"].to_list()[-2:] == ["promote", "rollback"]
     monkeypatch.delenv("SERM_WORKSPACE")
-    shutil.copytree(tmp_path / "shop", tmp_path / "demo")
-    assert run_page(DOCS / "index.md", tmp_path, monkeypatch) == 3
-    assert run_page(DOCS / "cost.md", tmp_path, monkeypatch) == 1
+    shutil.copytree(tmp_path / "shop", tmp_path / "workspace")
+    shutil.copytree(ROOT / "serm" / "annotation" / "prompts" / "relevance", tmp_path / "prompts" / "shoes")
+    pairs = pl.DataFrame({"query": ["red shoe", "blue hat"], "text": ["a red shoe", "a hat"]})
+    pairs.write_csv(tmp_path / "pairs.csv")
+    pairs.write_parquet(tmp_path / "pairs.parquet")
+    with server_of("serm simulate-llm -w shop") as address:
+        reader.annotators_at(address)
+        for page in ("annotation", "capacity", "cost", "security", "serving"):
+            reader.follow(f"docs/{page}.md")
+    reader.follow("docs/stand-in.md")
+    assert len(reader.ran) > 35
+
+
+@pytest.mark.usefixtures("reduced")
+def test_the_first_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = Reader(tmp_path, monkeypatch)
+    reader.follow("docs/index.md")
+    assert reader.ran == ["serm demo", "serm status -w demo", "serm shift -w demo", "serm evaluate -w demo"]
+
+
+@pytest.mark.usefixtures("reduced")
+def test_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop(tmp_path)
+    names = {"sku": "doc_id", "search": "query", "rating": "grade"}
+    pl.read_csv(tmp_path / "products.csv").rename({"sku": "doc_id"}).write_parquet(tmp_path / "products.parquet")
+    for old, new in (("judged.csv", "judged.csv"), ("judged-lately.csv", "new.csv")):
+        judged = pl.read_csv(tmp_path / old)
+        judged.rename({name: names[name] for name in judged.columns}).write_csv(tmp_path / new)
+    log = {"when": "ts", "visitor": "user_id", "search": "query", "sku": "doc_id", "slot": "position",
+           "was_clicked": "clicked", "seconds": "dwell"}  # fmt: skip
+    (tmp_path / "logs").mkdir()
+    pl.read_csv(tmp_path / "searches.csv").rename(log).write_parquet(tmp_path / "logs" / "march.parquet")
+    random_llama().save_pretrained(tmp_path / "path" / "to" / "model")
+    character_tokenizer().save_pretrained(tmp_path / "path" / "to" / "model")
+    (tmp_path / "mymodule.py").write_text("def reward(completion, example):\n    return float(len(completion) % 2)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("train", "test"):
+        rows = [json.dumps({"prompt": f"{i}+{i}="}) for i in range(8)]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    monkeypatch.setenv("OPENAI_API_KEY", "none-needed")
+    Workspace.create(tmp_path / "judges", "").append("judgments", judged.select(
+        query="search", doc_id="sku", grade="rating", split=pl.lit("hidden"), judge=pl.lit("human")
+    ))  # fmt: skip
+    reader = Reader(tmp_path, monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    with server_of("serm simulate-llm -w judges") as address:
+        reader.annotators_at(address)
+        reader.follow("README.md")
+    assert len(reader.ran) == 13
 
 
 def test_the_page_of_online_tests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     online(tmp_path)
-    assert run_page(DOCS / "online.md", tmp_path, monkeypatch) == 5
+    reader = Reader(tmp_path, monkeypatch)
+    reader.follow("docs/online.md")
+    assert len(reader.ran) == 5
 
 
-def test_no_marked_block_is_left_out() -> None:
-    marked = {page.name for page in DOCS.rglob("*.md") for mark, _, _ in blocks(page) if mark == "run"}
-    assert marked == {"own-logs.md", "index.md", "cost.md", "online.md"}
+def test_no_page_is_left_out() -> None:
+    names = ("own-logs", "annotation", "capacity", "cost", "security", "serving", "stand-in", "index", "online")
+    own = {"README.md", *(f"{name}.md" for name in names)}
+    pages = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+    showing = {page.name: page.read_text(encoding="utf-8") for page in pages}
+    showing = {name: text for name, text in showing.items() if LINE.search(text)}
+    assert set(showing) == own | {"operations.md"}  # whose commands deploy
+    lines = [found["line"] for found in LINE.finditer(showing["operations.md"])]
+    assert all(line.startswith((*DEPLOYED, "export")) for line in lines)
