@@ -98,7 +98,7 @@ def views_figure(views: list[View], settings: ShiftSettings) -> Figure:
         "customdata": [view.p_value for view in views], "cliponaxis": False,
         "hovertemplate": "%{y}: %{x:.1f}%, p %{customdata:.2g}<extra></extra>",
     }  # fmt: skip
-    most = max(100 * settings.strong_effect, *(100 * (view.effect or 0.0) for view in views))
+    most = 100 * max([settings.strong_effect, *(view.effect or 0.0 for view in views)])
     marks = {"mild": settings.mild_effect, "strong": settings.strong_effect}
     lines = [
         {

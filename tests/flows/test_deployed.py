@@ -4,7 +4,12 @@ Every disturbed workspace must end as the undisturbed one does: tables, models, 
 """
 
 import asyncio
+import os
+import re
 import shutil
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -22,9 +27,11 @@ from polars.testing import assert_frame_equal
 from safetensors.torch import load_file
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from typer.testing import CliRunner
 
 from serm import registry
 from serm.annotation.ledger import Ledger
+from serm.cli import app
 from serm.evaluation import Verdict
 from serm.evolution import round as rounds
 from serm.evolution.update import update
@@ -182,11 +189,11 @@ def paid_once(space: Workspace, server: Slow) -> None:
 # --- runs through the API -----------------------------------------------------------------------------------------
 
 
-def request(space: Workspace, flow: str = "serm-evolve", **parameters: Any) -> str:
+def request(space: Workspace, flow: str = "serm-evolve", name: str = "main", **parameters: Any) -> str:
     """Ask the server for a run now; returns its id."""
     from prefect.deployments import run_deployment
 
-    run = run_deployment(f"{flow}/main", parameters={"workspace": space.root} | parameters, timeout=0)
+    run = run_deployment(f"{flow}/{name}", parameters={"workspace": space.root} | parameters, timeout=0)
     return str(run.id)
 
 
@@ -273,6 +280,41 @@ def test_a_flow_killed_in_training_is_continued(
     same_state(space, calm, llm[0])
     steps = space.read("runs").filter(verb="update", round=1)["status"].sort().to_list()
     assert steps == ["finished", "started", "started"]
+
+
+def test_what_the_documentation_shows_to_deploy(place: Place, space: Workspace) -> None:
+    """Lines as shown, but for the workspace's place and the deployments' name."""
+    shown = "".join((prefect_server.ROOT / page).read_text("utf-8") for page in ("README.md", "docs/operations.md"))
+    lines = sorted(
+        {line.split("#")[0].strip() for line in re.findall(r"^    (serm (?:deploy|doctor) .*)$", shown, re.M)}
+    )
+    assert len(lines) == 3
+    for line in lines:
+        words = [space.root if word == "/srv/shop" else word for word in line.split()[1:]]
+        if "--serve" not in words:
+            done = CliRunner().invoke(app, words)
+            assert done.exit_code == 0, f"{line}: {done.output}"
+            continue
+        command = [sys.executable, "-m", "serm.cli", *words, "--name", "served"]
+        with subprocess.Popen(command, env=os.environ | place.environment, cwd=place.folder) as process:
+            try:
+                until(lambda: {"serm-watch/served", "serm-evolve/served"} <= deployments())
+                assert ended(request(space, "serm-watch", name="served")) == "COMPLETED"
+                process.send_signal(signal.SIGINT)
+                assert process.wait(prefect_server.PATIENCE) in (0, 130)
+            finally:
+                prefect_server.end(process.pid)
+    assert {"serm-evolve/shop", "serm-watch/shop"} <= deployments()
+    assert space.read("runs").filter(verb="shift", status="finished").height == 1
+
+
+def deployments() -> set[str]:
+    """Names of all deployments on the server, each after its flow's."""
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        flows = {flow.id: flow.name for flow in client.read_flows()}
+        return {f"{flows[found.flow_id]}/{found.name}" for found in client.read_deployments()}
 
 
 # --- runs in this process, on the same server -------------------------------------------------------------------------

@@ -97,6 +97,13 @@ def test_the_page_is_whole_safe_and_the_same_again(watched: Workspace) -> None:
     assert "robot<b>" not in own  # a query is data
 
 
+def test_too_few_searches_are_said_to_be_too_few(watched: Workspace) -> None:
+    watched.config.shift.minimum = 100_000
+    found = shift(watched)
+    assert (found.report.verdict, found.trigger) == ("unknown", False)
+    assert "100000 are needed" in watched.read_text("reports", "shift.html").replace(",", "")
+
+
 @pytest.mark.parametrize(
     ("verdict", "since", "trigger", "due"),
     [("strong", None, "strong", True), ("strong", 4.0, "strong", True), ("strong", 2.9, "strong", False),
