@@ -16,7 +16,7 @@ from prefect.artifacts import (
 
 from serm.annotation.quality import report_annotations
 from serm.evolution.round import RoundSummary, Trial
-from serm.report import headline, report
+from serm.report import gather, markdown, report
 from serm.workspace import Workspace
 from sps import progress
 
@@ -50,10 +50,9 @@ def show_round(workspace: Workspace, summary: RoundSummary, trial: Trial | None)
         agreement_rows(workspace, round, quality), "serm-agreement", f"round {round} of {where}: on what they agreed"
     )
     create_markdown_artifact(verdict_words(summary, trial), "serm-gate", f"round {round} of {where}: the gate")
-    page = report(workspace)
-    create_markdown_artifact(
-        f"{headline(workspace)}\nThe whole page: `{page.path}`\n", "serm-report", f"{where}: the report"
-    )
+    facts = gather(workspace)
+    lies = report(workspace, facts=facts).path
+    create_markdown_artifact(f"{markdown(facts)}\nThe whole page: `{lies}`\n", "serm-report", f"{where}: the report")
 
 
 def agent_rows(workspace: Workspace, round: int) -> list[dict[str, Any]]:

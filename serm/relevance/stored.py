@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from serm.config import RelevanceSettings
 from serm.relevance import load
@@ -48,32 +48,9 @@ def load_whole(folder: Path, settings: RelevanceSettings, scale: Sequence[int]) 
     kind = family(folder)
     try:
         model: Any = load(folder, settings.model_copy(update={"family": kind}), scale)
-        if kind == "cross_encoder":  # another's network may be in an engine's hands
-            _demand_weights(folder, model.network)
     except (SafetensorError, OSError, RuntimeError, KeyError, TypeError) as error:
         raise ValueError(f"{folder}: the model cannot be loaded ({error}); publish it again or roll back") from error
     answer = model.probabilities(*PROBE)
     if not np.isfinite(answer).all():
         raise ValueError(f"{folder}: the model's scores are no numbers; its weights are broken")
     return model
-
-
-def _demand_weights(folder: Path, network: Any) -> None:
-    """Every weight of the network is in the folder's files in its shape, or is tied to one that is.
-
-    Raises:
-        ValueError: names the weight.
-    """
-    stored: dict[str, list[int]] = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, framework="pt") as file:
-            stored |= {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
-    weights = dict(network.named_parameters(remove_duplicate=False))
-    present = {tensor.data_ptr() for name, tensor in weights.items() if name in stored}
-    for name, tensor in weights.items():
-        if name not in stored and tensor.data_ptr() not in present:
-            raise ValueError(f"{folder}: the weight {name} is not in its files; they are not those of a whole model")
-        if name in stored and stored[name] != list(tensor.shape):
-            raise ValueError(
-                f"{folder}: the weight {name} has shape {stored[name]} and the label scale needs {list(tensor.shape)}"
-            )

@@ -2,6 +2,6 @@
 
 from serm.report.backtest import gather_backtest
 from serm.report.gather import gather
-from serm.report.verb import BacktestSummary, ReportSummary, headline, report, report_backtest
+from serm.report.verb import BacktestSummary, ReportSummary, markdown, report, report_backtest
 
-__all__ = ["BacktestSummary", "ReportSummary", "gather", "gather_backtest", "headline", "report", "report_backtest"]
+__all__ = ["BacktestSummary", "ReportSummary", "gather", "gather_backtest", "markdown", "report", "report_backtest"]

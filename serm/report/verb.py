@@ -38,12 +38,12 @@ class BacktestSummary:
     answers: dict[str, str]
 
 
-def report(workspace: Workspace, out: str | Path | None = None) -> ReportSummary:
+def report(workspace: Workspace, out: str | Path | None = None, facts: Facts | None = None) -> ReportSummary:
     """Write the workspace's report: to the file `out`, or into the workspace as reports/report.html.
 
-    Only reads the tables; equal tables give the same page but for its date.
+    Only reads the tables; equal tables give the same page but for its date. `facts`: those that were gathered already.
     """
-    facts = gather(workspace)
+    facts = facts or gather(workspace)
     content = page(facts, datetime.now(UTC).date())
     if out is None:
         workspace.write_text(*PAGE, content)
@@ -72,13 +72,8 @@ def report_backtest(folder: str | Path, out: str | Path | None = None) -> Backte
     return BacktestSummary(str(path), backtest_headline(found), told)
 
 
-def headline(workspace: Workspace) -> str:
-    """The report's first screen and its rounds as Markdown, for a place where only a few lines fit."""
-    return markdown(gather(workspace))
-
-
 def markdown(facts: Facts) -> str:
-    """The same of facts that are there already."""
+    """The report's first screen and its rounds as Markdown, for a place where only a few lines fit."""
     lines = [f"## {title(facts)}", ""]
     questions = (("Is search better?", better), ("What changed?", changed), ("What needs a decision?", decide))
     for question, answer in questions:

@@ -291,6 +291,10 @@ def test_what_the_documentation_shows_to_deploy(place: Place, space: Workspace) 
     assert len(lines) == 3
     for line in lines:
         words = [space.root if word == "/srv/shop" else word for word in line.split()[1:]]
+        if words[0] == "doctor":  # it asks for a worker
+            with place.worker():
+                until(lambda words=words: CliRunner().invoke(app, words).exit_code == 0, pause=1)
+            continue
         if "--serve" not in words:
             done = CliRunner().invoke(app, words)
             assert done.exit_code == 0, f"{line}: {done.output}"

@@ -19,7 +19,7 @@ from serm.cli import app
 from serm.evaluation import gate
 from serm.evaluation.paired import mean_interval
 from serm.evaluation.verbs import measure_split
-from serm.report import gather, headline
+from serm.report import gather, markdown
 from serm.report.charts import nice_ticks
 from serm.report.facts import Facts
 from serm.report.page import page
@@ -202,7 +202,7 @@ def test_an_empty_workspace_says_what_to_do(tmp_path: Path) -> None:
     assert found.headline == "Nothing to report yet"
     for command in ("serm ingest --kind documents FILE", "serm update", "serm evolve"):
         assert command in text
-    assert "**What needs a decision?** There are no judgments" in headline(workspace)
+    assert "**What needs a decision?** There are no judgments" in markdown(gather(workspace))
 
 
 def test_a_first_model_waits_for_its_first_round(tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_a_first_model_waits_for_its_first_round(tmp_path: Path) -> None:
     assert report(workspace, tmp_path / "out" / "page.html").headline == "The first model is in charge"
     assert (tmp_path / "out" / "page.html").exists()
     assert found.overall is None
-    assert "No round has challenged it" in headline(workspace)
+    assert "No round has challenged it" in markdown(gather(workspace))
 
 
 def test_decisions_name_what_is_unfinished_refused_or_broken(space: Workspace, tmp_path: Path) -> None:
