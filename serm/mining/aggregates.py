@@ -21,13 +21,15 @@ PER_OCTAVE = 8
 LONGEST = 16 * PER_OCTAVE  # bucket of 2^15 s and more; bucket 0 holds what is below 0.55 s
 DEEPEST = 50  # ranks below it share their counts
 FRAMES = ("shown", "clicks", "ranks")
+LAYOUT = 2  # of these frames; another number sets kept sums of earlier releases aside
 
 
 @dataclass(frozen=True)
 class Sums:
     """What a part of the log adds up to, or several parts together."""
 
-    shown: pl.LazyFrame  # query_key, doc_key, locale, impressions, sessions, positions, scores, scored
+    # query_key, doc_key, locale, impressions, sessions, positions, scores, scored, tried (clicks before any cap)
+    shown: pl.LazyFrame
     clicks: pl.LazyFrame  # query_key, doc_key, locale, position, dwell (bucket; null = not logged), clicks
     ranks: pl.LazyFrame  # locale, position, impressions, clicks
 
@@ -76,6 +78,7 @@ def sums(known: pl.LazyFrame, settings: MiningSettings) -> Sums:
             positions=pl.col("position").sum(),
             scores=pl.col("score").sum(),
             scored=pl.col("score").count(),
+            tried=pl.col("clicked").sum(),
         )
         .join(repeats, on=KEYS, how="left")
         .with_columns(sessions=pl.col("impressions") - pl.col("repeats").fill_null(0))
@@ -108,7 +111,7 @@ def heard(clicked: pl.LazyFrame, settings: MiningSettings) -> pl.LazyFrame:
 def merged(parts: Sums) -> Sums:
     """The sums of all parts as if they had been one; parts' frames come one under another."""
     shown = parts.shown.group_by(KEYS).agg(
-        pl.col("locale").min(), pl.col("impressions", "sessions", "positions", "scores", "scored").sum()
+        pl.col("locale").min(), pl.col("impressions", "sessions", "positions", "scores", "scored", "tried").sum()
     )
     clicks = parts.clicks.group_by(CELL).agg(pl.col("clicks").sum())
     ranks = parts.ranks.group_by("locale", "position").agg(pl.col("impressions", "clicks").sum())

@@ -8,7 +8,8 @@ Three things are relative to the log itself (ours), each shrunk where a rank is 
                 ranks in its locale usually get, and FREE_CLICKS more; the rest are taken from its pairs in proportion
     spread      a document that is clicked for more than `spread` times as many of the queries that showed it as results
                 at its ranks usually are, and FREE_QUERIES more, is being pushed: none of its clicks count. What people
-                like is liked for the queries that it answers, not for whatever shows it
+                like is liked for the queries that it answers, not for whatever shows it. Clicks that a visit's cap
+                leaves out are evidence here all the same
 """
 
 from dataclasses import dataclass
@@ -133,6 +134,7 @@ def _merged_range(parts: Sums, places: pl.DataFrame, number: int, ranges: int) -
         .drop("rate", "position")
         .join(clicks, on=KEYS, how="left")
         .with_columns(pl.col("clicked", "engagement").fill_null(0))
-        .with_columns(queries=(pl.col("clicked") > 0).cast(pl.Int64))
+        .with_columns(queries=(pl.col("tried") > 0).cast(pl.Int64))
+        .drop("tried")
         .collect(engine="streaming")
     )

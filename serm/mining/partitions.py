@@ -18,7 +18,7 @@ import polars as pl
 
 from serm.config import MiningSettings
 from serm.mining import distribution
-from serm.mining.aggregates import FRAMES, Sums, believed, sums
+from serm.mining.aggregates import FRAMES, LAYOUT, Sums, believed, sums
 from serm.mining.traffic import VISIT
 
 PART_ROWS = 4_000_000  # about 0.8 GiB while it is added up
@@ -51,7 +51,8 @@ class Cache:
 
     def parts(self, settings: MiningSettings) -> Path:
         """The folder for this log and these settings; others that nobody asked for in days are removed."""
-        named = [self.log, pl.__version__, *(f"{name}={getattr(settings, name)}" for name in COUNTED)]
+        counted = [f"{name}={getattr(settings, name)}" for name in COUNTED]
+        named = [self.log, pl.__version__, f"layout={LAYOUT}", *counted]
         mine = self.folder / hashlib.sha256("\n".join(named).encode()).hexdigest()[:16]
         mine.mkdir(parents=True, exist_ok=True)
         os.utime(mine)

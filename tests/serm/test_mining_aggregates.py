@@ -288,6 +288,21 @@ def test_a_document_clicked_for_whatever_shows_it_is_not_heard() -> None:
     assert dict(open_.group_by("doc_id").agg(pl.col("click_sessions").sum()).rows())["d1"] > 0
 
 
+def test_what_a_visits_cap_leaves_out_still_shows_who_is_pushed() -> None:
+    """A bot that clicks d1 in ten searches of one visit is heard once, and known by all ten."""
+    quiet = [
+        (showing, f"s{query}-{showing}", f"q{query}", document, 1, showing == 0, 60.0, "en", 0.5)
+        for query in range(10) for showing in range(10) for document in ("d0", "d1")
+    ]  # fmt: skip
+    people = [row for row in quiet if row[3] == "d0" or not row[5]]  # nobody has clicked d1
+    visit = [(query, "bot", f"q{query}", "d1", 1, True, 90.0, "en", 0.5) for query in range(10)]
+    rules = MiningSettings(spread=1.2, per_session=1, per_document=1e9)
+    found = gather(frame([*people, *visit]).lazy(), DOCUMENTS, NOTHING, rules).filter(doc_id="d1")
+    assert found["click_sessions"].sum() == 0
+    heard = gather(frame([*people, *visit[:1]]).lazy(), DOCUMENTS, NOTHING, rules).filter(doc_id="d1")
+    assert heard["click_sessions"].sum() == 1
+
+
 def test_reading_is_relative_to_rank_and_locale() -> None:
     """Where people usually read for 10 s, 15 s is long; where they read for 90 s it is not."""
     rows: list[Row] = [
