@@ -1,14 +1,20 @@
 """Commands that make, fill and look at a workspace."""
 
 from pathlib import Path
-from typing import Annotated
+from textwrap import shorten
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from serm.cli.options import HERE, Debug, Json, Sets, Where, open_workspace, pair, show
 from serm.workspace import Workspace
+from sps import display
+
+if TYPE_CHECKING:
+    from serm.ingest import IngestSummary, SourceSummary
 
 commands = typer.Typer()
+SHOWN_ROWS, SHOWN_LETTERS = 2, 60  # of a dry run
 
 
 @commands.command()
@@ -55,4 +61,35 @@ def ingest(
     result = verb(
         workspace, sources, kind=kind, shape=shape, columns=columns, split=split, judge=judge, dry_run=dry_run  # type: ignore[arg-type]
     )  # fmt: skip
-    show("ingested" if not dry_run else "understood (nothing written)", result, json)
+    if json:
+        display.show_json(result)
+    else:
+        _show_ingested(result)
+
+
+def _show_ingested(result: "IngestSummary") -> None:
+    """A row a source; of a dry run every source's fields too, where they come from, and what they hold."""
+    counts = ["rows_read", "added", "already_there", "quarantined"]
+    title = "understood; nothing was written" if result.dry_run else "ingested"
+    display.show_rows(title, [vars(source) for source in result.sources], ["source", "table", *counts])
+    if result.reasons:
+        display.show_rows("quarantine", [{"rows": rows, "why": why} for why, rows in result.reasons.items()])
+    for source in result.sources:
+        if result.dry_run:
+            display.show_rows(f"{source.source}, first rows", _fields(source))
+        if source.ignored:
+            display.show_facts("", {"columns that were not used": source.ignored})
+        for note in source.notes:
+            display.show_facts("", {"note": note})
+
+
+def _fields(source: "SourceSummary") -> list[dict[str, str | None]]:
+    """A row a field: the source's column, and its values in the first rows, side by side."""
+    rows = source.first_rows[:SHOWN_ROWS]
+    filled = [name for name in (rows[0] if rows else {}) if any(row[name] is not None for row in rows)]
+    values = {name: [shorten(display.word(row.get(name)), SHOWN_LETTERS) for row in rows] for name in filled}
+    return [
+        {"field": name, "comes from": source.columns.get(name)}
+        | {f"row {i}": value for i, value in enumerate(values.get(name, []), 1)}
+        for name in dict.fromkeys([*source.columns, *filled])
+    ]
