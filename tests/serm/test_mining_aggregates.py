@@ -303,6 +303,15 @@ def test_what_a_visits_cap_leaves_out_still_shows_who_is_pushed() -> None:
     assert heard["click_sessions"].sum() == 1
 
 
+def test_a_click_on_what_was_hardly_ever_shown_is_not_heard_yet() -> None:
+    """One in ten showings is clicked: a click on d1 counts when it was shown three times, not when it was shown once."""
+    quiet = [(i % 20, f"s{i}", "p", "d0", 1, i % 10 == 0, 60.0, "en", 0.5) for i in range(400)]
+    for showings, counted in ((1, 0), (3, 1)):
+        rare = [(i, f"r{i}", "q", "d1", 1, i == 0, 60.0, "en", 0.5) for i in range(showings)]
+        found = gather(frame([*quiet, *rare]).lazy(), DOCUMENTS, NOTHING, MiningSettings()).filter(doc_id="d1")
+        assert found["click_sessions"].item() == counted
+
+
 def test_reading_is_relative_to_rank_and_locale() -> None:
     """Where people usually read for 10 s, 15 s is long; where they read for 90 s it is not."""
     rows: list[Row] = [
