@@ -304,7 +304,7 @@ def test_what_a_visits_cap_leaves_out_still_shows_who_is_pushed() -> None:
 
 
 def test_a_click_on_what_was_hardly_ever_shown_is_not_heard_yet() -> None:
-    """One in ten showings is clicked: a click on d1 counts when it was shown three times, not when it was shown once."""
+    """One in ten showings is clicked: a click on d1 counts when it was shown three times, not once."""
     quiet = [(i % 20, f"s{i}", "p", "d0", 1, i % 10 == 0, 60.0, "en", 0.5) for i in range(400)]
     for showings, counted in ((1, 0), (3, 1)):
         rare = [(i, f"r{i}", "q", "d1", 1, i == 0, 60.0, "en", 0.5) for i in range(showings)]
