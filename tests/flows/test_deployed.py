@@ -21,6 +21,7 @@ from typing import Any
 import httpx
 import numpy as np
 import polars as pl
+import psutil
 import pytest
 import torch
 from polars.testing import assert_frame_equal
@@ -319,6 +320,27 @@ def deployments() -> set[str]:
     with get_client(sync_client=True) as client:
         flows = {flow.id: flow.name for flow in client.read_flows()}
         return {f"{flows[found.flow_id]}/{found.name}" for found in client.read_deployments()}
+
+
+@pytest.mark.faults
+def test_a_machine_that_is_gone_is_noticed(
+    place: Place, calm: Workspace, space: Workspace, llm: tuple[Slow, str]
+) -> None:
+    """Worker and flow die at once and nobody is left to say so: the automation does, when heartbeats stay away."""
+    server = llm[0]
+    server.delay = 0.5
+    with place.worker() as worker:
+        run = request(space)
+        until(lambda: server.bill.completed >= 10, pause=0.05)
+        prefect_server.kill(psutil.Process(worker.pid))
+        for process in prefect_server.processes_of(run):
+            prefect_server.kill(process)
+    assert state(run) == "RUNNING"
+    server.delay = 0.0
+    assert ended(run) == "CRASHED"
+    with place.worker():
+        assert ended(request(space)) == "COMPLETED"
+    same_state(space, calm, server)
 
 
 # --- runs in this process, on the same server -------------------------------------------------------------------------
