@@ -142,7 +142,8 @@ def test_the_site_builds_without_warnings_and_needs_no_network(tmp_path: Path) -
 # --- running what is shown -------------------------------------------------------------------------------------------
 
 DEPLOYED = ("serm deploy", "serm doctor")  # run by tests/flows/test_deployed.py
-SERVERS = ("serm simulate-llm", "serm serve")
+STAND_IN = "serm simulate-llm"
+SERVERS = (STAND_IN, "serm serve")
 EXITS = {"gate": {0, 3}}  # 3: refused
 VERSION = re.compile(r"\b([rd])\d{3}-(?:[0-9a-f]{10}|…)")
 FILE = re.compile(r"^<!-- file: (?P<name>\S+) -->\n```yaml\n(?P<content>.*?)^```$", re.M | re.S)
@@ -248,8 +249,10 @@ class Reader:
                     continue
                 for line in re.split(r"\s(?:&&|;)\s", step["line"]):
                     if line.startswith(SERVERS):
-                        self.annotators_at(servers.enter_context(server_of(line)))
+                        address = servers.enter_context(server_of(line))
                         self.ran.append(line)
+                        if line.startswith(STAND_IN):
+                            self.annotators_at(address)
                     elif not line.startswith(DEPLOYED):
                         self.run(line)
 
@@ -313,7 +316,7 @@ def test_your_own_logs_and_every_page_about_a_workspace(tmp_path: Path, monkeypa
     pairs = pl.DataFrame({"query": ["red shoe", "blue hat"], "text": ["a red shoe", "a hat"]})
     pairs.write_csv(tmp_path / "pairs.csv")
     pairs.write_parquet(tmp_path / "pairs.parquet")
-    with server_of("serm simulate-llm -w shop") as address:
+    with server_of(f"{STAND_IN} -w shop") as address:
         reader.annotators_at(address)
         for page in ("annotation", "capacity", "cost", "security", "serving"):
             reader.follow(f"docs/{page}.md")
@@ -331,11 +334,11 @@ def test_the_first_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.usefixtures("reduced")
 def test_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shop(tmp_path)
-    names = {"sku": "doc_id", "search": "query", "rating": "grade"}
     pl.read_csv(tmp_path / "products.csv").rename({"sku": "doc_id"}).write_parquet(tmp_path / "products.parquet")
-    for old, new in (("judged.csv", "judged.csv"), ("judged-lately.csv", "new.csv")):
-        judged = pl.read_csv(tmp_path / old)
-        judged.rename({name: names[name] for name in judged.columns}).write_csv(tmp_path / new)
+    names = {"sku": "doc_id", "search": "query", "rating": "grade"}
+    lately = pl.read_csv(tmp_path / "judged-lately.csv").rename(names)
+    lately.write_csv(tmp_path / "new.csv")
+    pl.read_csv(tmp_path / "judged.csv").rename(names).write_csv(tmp_path / "judged.csv")
     log = {"when": "ts", "visitor": "user_id", "search": "query", "sku": "doc_id", "slot": "position",
            "was_clicked": "clicked", "seconds": "dwell"}  # fmt: skip
     (tmp_path / "logs").mkdir()
@@ -348,12 +351,11 @@ def test_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         rows = [json.dumps({"prompt": f"{i}+{i}="}) for i in range(8)]
         (tmp_path / f"{name}.jsonl").write_text("\n".join(rows), encoding="utf-8")
     monkeypatch.setenv("OPENAI_API_KEY", "none-needed")
-    Workspace.create(tmp_path / "judges", "").append("judgments", judged.select(
-        query="search", doc_id="sku", grade="rating", split=pl.lit("hidden"), judge=pl.lit("human")
-    ))  # fmt: skip
+    known = lately.with_columns(split=pl.lit("hidden"), judge=pl.lit("human"))
+    Workspace.create(tmp_path / "judges", "").append("judgments", known)
     reader = Reader(tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
-    with server_of("serm simulate-llm -w judges") as address:
+    with server_of(f"{STAND_IN} -w judges") as address:
         reader.annotators_at(address)
         reader.follow("README.md")
     assert len(reader.ran) == 13
