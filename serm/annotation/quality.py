@@ -10,9 +10,8 @@ from serm.annotation.dawid_skene import NONE, Ints
 from serm.annotation.measuring import PAIR, stable_votes
 from serm.annotation.reliability_measures import kappa, krippendorff_alpha
 from serm.evaluation.scoring import LLM_JUDGE
+from serm.traffic import bands
 from serm.workspace import Workspace
-
-HEAD, TORSO = 1 / 3, 2 / 3  # of the impressions: queries up to a third are head, up to two thirds torso, then tail
 
 
 def report_annotations(workspace: Workspace, round: int | None = None) -> dict[str, Any]:
@@ -59,14 +58,10 @@ def _rows(workspace: Workspace, round: int | None) -> pl.DataFrame:
         .agg(grade=pl.col("grade").median().floor().cast(pl.Int32))
     )
     traffic = workspace.scan("impressions").group_by("query").agg(seen=pl.len())
-    before = (pl.col("seen").cum_sum() - pl.col("seen")) / pl.col("seen").sum()
-    classes = traffic.sort(["seen", "query"], descending=[True, False]).select(
-        "query", query_class=pl.when(before < HEAD).then(pl.lit("head")).when(before < TORSO).then(pl.lit("torso"))
-        .otherwise(pl.lit("tail")),
-    )  # fmt: skip
+    classes = bands(traffic.collect(engine="streaming"), "seen").select("query", query_class="band")
     return (
         annotations.join(people, on=PAIR, how="left")
-        .join(classes, on="query", how="left")
+        .join(classes.lazy(), on="query", how="left")
         .join(mined, on=["round", *PAIR], how="left")
         .sort("round", *PAIR)
         .collect()

@@ -1,27 +1,20 @@
 """Unlabelled pairs from the query stream: searches that are frequent, middling and rare, each with their share (ours).
 
-Queries are ordered by the number of sessions that asked them. Those that make up the first third of all searches are
-the head, those of the second third the torso, the others the tail.
+Head, torso and tail are those of `serm.traffic`, by the number of sessions that asked a query.
 """
 
 import polars as pl
 
 from serm.config import DistillationSettings
+from serm.traffic import bands
 
-STRATA = ("head", "torso", "tail")
 SESSIONS = pl.col("session").n_unique()
 
 
 def strata(impressions: pl.LazyFrame) -> pl.DataFrame:
     """Every query with its stratum: [query, searches, stratum], the most searched first."""
-    queries = (
-        impressions.group_by("query").agg(searches=SESSIONS.cast(pl.Int64)).collect(engine="streaming")
-    ).sort(["searches", "query"], descending=[True, False])  # fmt: skip
-    before = pl.col("searches").cum_sum() - pl.col("searches")
-    third = before * 3 // pl.col("searches").sum()
-    return queries.with_columns(
-        stratum=third.replace_strict(range(3), STRATA, default=STRATA[-1], return_dtype=pl.String)
-    )
+    queries = impressions.group_by("query").agg(searches=SESSIONS.cast(pl.Int64)).collect(engine="streaming")
+    return bands(queries, "searches").rename({"band": "stratum"})
 
 
 def stream_pairs(

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from serm import registry
 from serm.config import Config
-from serm.distillation.pairs import STRATA, stream_pairs
+from serm.distillation.pairs import stream_pairs
 from serm.evolution.fitting import dev_measure
 from serm.evolution.mixture import draw
 from serm.evolution.pairs import human_texts, labelled_pairs, original_pairs
 from serm.fingerprint import fingerprint
 from serm.records import UNMINED
+from serm.traffic import BANDS
 from serm.workspace import Workspace, WorkspaceError
 
 HELD_OUT = 20  # every so many-th unlabelled pair is not learned from: on these the student is compared with its teacher
@@ -72,7 +73,7 @@ def distill(workspace: Workspace, teacher: str | None = None) -> DistillSummary:
         said = _ask(workspace, folder, name, pairs)
         checkpoint = workspace.local("checkpoints", f"{version}.pt")
         student, found = _teach(pairs, said, labelled, dev, config, checkpoint)
-        counts = {stratum: pairs.filter(stratum=stratum).height for stratum in STRATA}
+        counts = {stratum: pairs.filter(stratum=stratum).height for stratum in BANDS}
         told = {"version": version, "teacher": name, "family": settings.family, "taught": counts, **found}
         manifest = {
             "round": round, "parent": name, "family": settings.family, "pairs": pairs.height + labelled.height,

@@ -3,7 +3,8 @@
 import polars as pl
 
 from serm.evaluation.scoring import LLM_JUDGE
-from serm.evaluation.slices import Slices, bands, build
+from serm.evaluation.slices import Slices, build
+from serm.traffic import bands
 from serm.workspace import Workspace
 
 
@@ -27,7 +28,7 @@ def read_slices(
         queries.join(_most_common_locale(judged), on="query", how="left")
         .join(logged, on="query", how="left")
         .with_columns(locale=pl.coalesce("locale", "logged"))
-        .join(bands(seen), on="query", how="left")
+        .join(bands(seen, "seen").select("query", "band"), on="query", how="left")
         .join(_dates(workspace, judged, seen), on="query", how="left")
         .select("query", "locale", "band", "dated", "date_label")
         .sort("query")

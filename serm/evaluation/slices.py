@@ -1,8 +1,8 @@
 """Which slices a judged query is in: its locale, its language family, its traffic, its era. Pure functions of frames.
 
-The definitions are ours. Traffic: queries in order of their impressions; those that make up the first third of all
-impressions are head, the next third torso, the rest tail. Era: the dated queries in order, cut into equal numbers; a
-query is dated by its first search in the log, or by a numeric attribute of its best documents (see `arrival_values`).
+The definitions are ours. Traffic: head, torso and tail by impressions, as `serm.traffic` has them. Era: the dated
+queries in order, cut into equal numbers; a query is dated by its first search in the log, or by a numeric attribute of
+its best documents (see `arrival_values`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,9 +12,9 @@ import polars as pl
 
 from serm.config import EvaluationSettings
 from serm.evaluation.paired import Interval, mean_interval
+from serm.traffic import BANDS
 
 ALL, UNKNOWN, OTHER = "all", "unknown", "other"
-BANDS = ("head", "torso", "tail")
 LEVEL = 0.95  # of the intervals
 
 
@@ -92,14 +92,6 @@ def family(locale: pl.Expr, families: Mapping[str, str]) -> pl.Expr:
     return pl.when(locale.is_not_null()).then(
         code.replace_strict(families, default=OTHER, return_dtype=pl.String) if families else pl.lit(OTHER)
     )
-
-
-def bands(traffic: pl.DataFrame) -> pl.DataFrame:
-    """[query, band] of a whole log's [query, seen]: head, torso or tail; ties by the query's text."""
-    before = (pl.col("seen").cum_sum() - pl.col("seen")) / pl.col("seen").sum()
-    ordered = traffic.sort(["seen", "query"], descending=[True, False])
-    band = pl.when(before < 1 / 3).then(pl.lit("head")).when(before < 2 / 3).then(pl.lit("torso"))
-    return ordered.select("query", band=band.otherwise(pl.lit("tail")))
 
 
 def eras(queries: pl.DataFrame, number: int) -> pl.DataFrame:

@@ -12,9 +12,9 @@ import polars as pl
 from serm.config import MiningSettings
 from serm.mining.agents.feedback import PRIOR_SESSIONS
 from serm.mining.aggregates import KEYS, MICRO
+from serm.traffic import bands
 
 EXPLORED_SHARE = 0.25  # of the pairs that the model scores, kept for pairs outside the evidence
-BANDS = 3  # head, torso and tail: the most frequent queries that make up a third of the traffic, the next, the rest
 
 
 def cascade(pairs: pl.LazyFrame, count: int, settings: MiningSettings, scale: Sequence[int], seed: int) -> pl.DataFrame:
@@ -47,16 +47,13 @@ def worth(settings: MiningSettings, scale: Sequence[int]) -> pl.Expr:
 
 
 def strata(pairs: pl.LazyFrame, rest: pl.Expr) -> pl.DataFrame:
-    """Queries with their stratum: [query_key, locale, band (0 head, 1 torso, 2 tail), rest (its pairs)]."""
+    """Queries with their stratum: [query_key, locale, rest (its pairs), band (by impressions in the locale)]."""
     queries = (
         pairs.group_by("query_key")
         .agg(pl.col("locale").min(), traffic=pl.col("impressions").sum(), rest=rest.sum())
         .collect(engine="streaming")
-        .sort("locale", "traffic", "query_key", descending=[False, True, False])
     )
-    traffic = pl.col("traffic").cast(pl.Int64)
-    above = (traffic.cum_sum() - traffic).over("locale") / traffic.sum().over("locale")
-    return queries.select("query_key", "locale", "rest", band=(BANDS * above).floor().cast(pl.UInt8))
+    return bands(queries, "traffic", "query_key", "locale").select("query_key", "locale", "rest", "band")
 
 
 def fair_places(available: Sequence[int], places: int) -> list[int]:

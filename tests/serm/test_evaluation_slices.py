@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from serm.config import EvaluationSettings
-from serm.evaluation.slices import ALL, UNKNOWN, Slice, bands, build, eras, measure
+from serm.evaluation.slices import ALL, UNKNOWN, Slice, build, eras, measure
 
 SETTINGS = EvaluationSettings(resamples=300, slice_minimum=3)
 
@@ -14,26 +14,6 @@ def queries(rows: list[tuple[str, str | None, str | None, float | None]]) -> pl.
     schema = {"query": pl.String, "locale": pl.String, "band": pl.String, "dated": pl.Float64}
     frame = pl.DataFrame(rows, schema=schema, orient="row")
     return frame.with_columns(date_label=pl.col("dated").cast(pl.Int64).cast(pl.String))
-
-
-def test_head_torso_and_tail_have_a_third_of_the_impressions_each() -> None:
-    rng = np.random.default_rng(0)
-    seen = rng.zipf(1.6, 400).clip(max=2_000)
-    names = [f"q{i:03}" for i in range(400)]
-    found = dict(bands(pl.DataFrame({"query": names, "seen": seen})).rows())
-    before, total = 0, seen.sum()
-    for count, name in sorted(zip(seen, names, strict=True), key=lambda row: (-row[0], row[1])):
-        share = before / total
-        assert found[name] == ("head" if share < 1 / 3 else "torso" if share < 2 / 3 else "tail")
-        before += count
-    shares = {band: sum(c for c, n in zip(seen, names, strict=True) if found[n] == band) / total for band in BANDS}
-    largest = seen.max() / total
-    assert all(abs(share - 1 / 3) <= largest for share in shares.values())
-    shuffled = pl.DataFrame({"query": names, "seen": seen}).sample(fraction=1.0, shuffle=True, seed=3)
-    assert dict(bands(shuffled).rows()) == found
-
-
-BANDS = ("head", "torso", "tail")
 
 
 def test_locales_go_to_their_families_and_a_user_may_change_them() -> None:

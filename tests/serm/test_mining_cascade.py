@@ -59,7 +59,7 @@ def test_strata_cut_the_traffic_of_each_locale_in_three() -> None:
         rows = frame.filter(locale=locale).group_by("query_key").agg(pl.col("impressions").sum()).rows()
         total, above, expected = sum(shown for _, shown in rows), 0, {}
         for query, shown in sorted(rows, key=lambda row: (-row[1], row[0])):
-            expected[query] = min(2, 3 * above // total)
+            expected[query] = ("head", "torso", "tail")[3 * above // total]
             above += shown
         assert dict(found.filter(locale=locale).select("query_key", "band").rows()) == expected
     assert found["rest"].sum() == 970
@@ -67,13 +67,13 @@ def test_strata_cut_the_traffic_of_each_locale_in_three() -> None:
 
 def test_the_sample_reaches_the_tail_in_every_locale() -> None:
     frame = pairs(clicked=0)
-    bands = strata(frame.lazy(), pl.col("click_sessions") == 0)
-    kept = cascade(frame.lazy(), 1_000, settings(60), SCALE, 3).join(bands, on="query_key")
+    traffic = strata(frame.lazy(), pl.col("click_sessions") == 0)
+    kept = cascade(frame.lazy(), 1_000, settings(60), SCALE, 3).join(traffic, on="query_key")
     counts = kept.group_by("locale", "band").len().sort("locale", "band")["len"].to_list()
-    available = bands.group_by("locale", "band").agg(pl.col("rest").sum()).sort("locale", "band")["rest"].to_list()
+    available = traffic.group_by("locale", "band").agg(pl.col("rest").sum()).sort("locale", "band")["rest"].to_list()
     assert counts == fair_places(available, 60)
     assert min(counts) >= 9  # six strata
-    tail = kept.filter(pl.col("band") == 2)
+    tail = kept.filter(pl.col("band") == "tail")
     assert tail["query_key"].is_unique().all()  # a pair of every query before a second of any
 
 
