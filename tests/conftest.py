@@ -1,6 +1,8 @@
 """Fixtures that several test files share."""
 
+import warnings
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -22,6 +24,20 @@ simulate_llm: {{confusion: [[1.0, 0.0], [0.0, 1.0]]}}
 """
 COLOURS = ["red", "blue", "green", "yellow"]
 THINGS = ["shoe", "hat", "coat", "scarf", "sock", "glove"]
+CRASHED: set[str] = set()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_handlecrashitem(crashitem: str, report: pytest.TestReport, sched: Any) -> None:
+    """A test during which the process died natively is run once more, in a fresh process, and the run says so.
+
+    It was seen once in some twenty runs (2026-11-25), with no trace of its cause; a second death is a failure.
+    """
+    if crashitem not in CRASHED:
+        CRASHED.add(crashitem)
+        warnings.warn(f"a process died while running {crashitem}; it is run once more", RuntimeWarning, stacklevel=1)
+        sched.mark_test_pending(crashitem)
+        report.outcome = "rerun"  # type: ignore[assignment]
 
 
 @pytest.fixture
