@@ -83,7 +83,10 @@ class MiningSettings(Room):
     spread: float = Field(
         1.5, gt=0, description="Clicked for so many times more of its queries than usual, a document is being pushed."
     )
-    distribute: Literal["none", "ray"] = Field("none", description="ray: add the log up on a Ray cluster's workers.")
+    distribute: Literal["none", "ray"] = Field(
+        "none", description="ray: add the log up, and score the candidates, on a Ray cluster's workers."
+    )
+    scoring_gpus: float = Field(0.0, ge=0, description="GPUs that a scoring task on Ray takes; 0.5: two tasks share.")
     judged: int = Field(4_000, ge=0, description="Most pairs, the most uncertain first, that get K passes.")
     coverage: float = Field(0.5, ge=0, le=1, description="Share of the budget split over query clusters by traffic.")
     facility: float = Field(

@@ -112,6 +112,7 @@ def _unlabelled(workspace: Workspace) -> pl.DataFrame:
 
 def _ask(workspace: Workspace, folder: Path, name: str, pairs: pl.DataFrame) -> NDArray[np.float32]:
     """Pr(y | q, d) by the teacher: (n, |Y|); what it said before is not asked again."""
+    from serm.mining.asking import here
     from serm.mining.cache import Remembering
     from serm.relevance.stored import load_whole
 
@@ -120,7 +121,7 @@ def _ask(workspace: Workspace, folder: Path, name: str, pairs: pl.DataFrame) -> 
         return np.zeros((0, len(config.labels.scale)), dtype=np.float32)
     model = load_whole(folder, config.relevance, config.labels.scale)
     said_by = f"{name} {config.relevance.max_tokens} {config.relevance.precision}"
-    remembering = Remembering(model, workspace.local("cache", "teachers.sqlite"), said_by)
+    remembering = Remembering(model.scale, here(model), workspace.local("cache", "teachers.sqlite"), said_by)
     return remembering.probabilities(pairs["query"].to_list(), pairs["text"].to_list())
 
 

@@ -1,11 +1,11 @@
-"""A relevance model that asks itself once: what it said of (query, document text) is kept on disk under its version.
+"""Whoever scores pairs is asked once: what was said of (query, document text) is kept on disk under its version.
 
-Pairs go to the model in slices of like length, longest first, and a slice's answers are committed before the next is
-asked: a run that was killed loses one slice, and the next round asks only about pairs that are new.
+Pairs are asked about in slices of like length, longest first, and a slice's answers are committed as they come: a run
+that was killed loses the slices in flight, and the next round asks only about pairs that are new.
 """
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from hashlib import blake2b
 from pathlib import Path
@@ -13,21 +13,20 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from serm.relevance.model import RelevanceModel
+from serm.mining.asking import Ask, Question, Slice
 
 SLICE = 2_048  # pairs between two commits
 KEPT = 5_000_000  # answers; the oldest go first. About 100 bytes each
 LOOKED_UP = 500  # keys a query
-Ask = Callable[[Sequence[str], Sequence[str]], NDArray[np.float32]]
 
 
 class Remembering:
-    """A relevance model behind a file of its answers; itself a RelevanceModel."""
+    """A relevance model (`RelevanceModel`) behind a file of its answers."""
 
-    def __init__(self, model: RelevanceModel, path: Path, version: str, kept: int = KEPT) -> None:
-        """`version` names the weights and every setting that its answers depend on; `path` may serve many versions."""
-        self.scale = model.scale
-        self._model, self._path, self._version, self._kept = model, path, version, kept
+    def __init__(self, scale: Sequence[int], ask: Ask, path: Path, version: str, kept: int = KEPT) -> None:
+        """`version` names the weights and every setting that answers depend on; `path` may serve many versions."""
+        self.scale = list(scale)
+        self._ask, self._path, self._version, self._kept = ask, path, version, kept
         with closing(self._open()) as database, database:
             database.execute("PRAGMA journal_mode = WAL")
             database.execute(
@@ -37,20 +36,18 @@ class Remembering:
 
     def probabilities(self, queries: Sequence[str], documents: Sequence[str]) -> NDArray[np.float32]:
         """Pr(y | q, d) for aligned pairs: (n, |Y|)."""
-        return self._answers("probabilities", queries, documents, len(self.scale), self._model.probabilities)
+        return self._answers(Question("probabilities"), queries, documents, len(self.scale))
 
     def judgments(
         self, queries: Sequence[str], documents: Sequence[str], passes: int, seed: int
     ) -> NDArray[np.float32]:
         """K sampled scores f^k(q, d): (n, K); answers to another seed or K are other answers."""
-        return self._answers(
-            f"judgments {passes} {seed}", queries, documents, passes,
-            lambda some, texts: self._model.judgments(some, texts, passes, seed),
-        )  # fmt: skip
+        return self._answers(Question("judgments", (passes, seed)), queries, documents, passes)
 
     def _answers(
-        self, what: str, queries: Sequence[str], documents: Sequence[str], width: int, ask: Ask
+        self, question: Question, queries: Sequence[str], documents: Sequence[str], width: int
     ) -> NDArray[np.float32]:
+        what = " ".join([question.method, *map(str, question.arguments)])
         keys = [self._key(what, query, text) for query, text in zip(queries, documents, strict=True)]
         first = {key: row for row, key in reversed(list(enumerate(keys)))}  # a pair asked for twice is asked once
 
@@ -63,14 +60,16 @@ class Remembering:
         with closing(self._open()) as database:
             known = self._known(database, order)
             # Slices are cut from all pairs, not from the missing ones: a run that resumes pads texts as the first did.
-            for start in range(0, len(order), SLICE):
-                missing = [key for key in order[start : start + SLICE] if key not in known]
-                if not missing:
-                    continue
-                rows = [first[key] for key in missing]
-                said = np.asarray(ask([queries[r] for r in rows], [documents[r] for r in rows]), dtype=np.float32)
-                known.update(zip(missing, said, strict=True))
-                self._keep(database, missing, said)
+            slices = [order[start : start + SLICE] for start in range(0, len(order), SLICE)]
+            missing = [[key for key in keys if key not in known] for keys in slices]
+            asked = [
+                Slice(number, [queries[first[key]] for key in some], [documents[first[key]] for key in some])
+                for number, some in enumerate(missing)
+                if some
+            ]
+            for part, said in self._ask(question, asked):
+                known.update(zip(missing[part.number], said, strict=True))
+                self._keep(database, missing[part.number], said)
         return np.stack([known[key] for key in keys]) if keys else np.zeros((0, width), dtype=np.float32)
 
     def _key(self, what: str, query: str, text: str) -> bytes:

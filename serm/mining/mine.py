@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 
 from serm import registry
+from serm.mining.asking import Stored, here, on_ray
 from serm.mining.cache import Remembering
 from serm.mining.history import history
 from serm.mining.partitions import Cache
@@ -139,13 +140,19 @@ def settled(workspace: Workspace, round: int) -> pl.LazyFrame:
 
 
 def _champion(workspace: Workspace) -> Any:
-    from serm.relevance import load
-
-    champion, settings = registry.champion(workspace), workspace.config.relevance
-    model = load(registry.folder(workspace, champion), settings, workspace.config.labels.scale)
+    champion, config = registry.champion(workspace), workspace.config
+    settings, scale = config.relevance, config.labels.scale
     asked = (settings.instructions, settings.chat_template, settings.sampled_judgments, settings.rationale_tokens)
     version = f"{champion} {settings.max_tokens} {settings.precision} {asked}"
-    return Remembering(model, workspace.local("cache", "scores.sqlite"), version)
+    if config.mining.distribute == "ray":
+        ask = on_ray(
+            Stored(workspace.root, champion, settings.model_dump_json(), tuple(scale)), config.mining.scoring_gpus
+        )
+    else:
+        from serm.relevance import load
+
+        ask = here(load(registry.folder(workspace, champion), settings, scale))
+    return Remembering(scale, ask, workspace.local("cache", "scores.sqlite"), version)
 
 
 def _sums_cache(workspace: Workspace) -> Cache:

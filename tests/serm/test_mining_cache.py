@@ -8,6 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from serm.mining import cache
+from serm.mining.asking import here
 from serm.mining.cache import Remembering
 
 PAIRS = [(f"query {i % 7}", f"text {i} " + "x" * (i % 11)) for i in range(40)]
@@ -39,8 +40,8 @@ class Counting:
 def test_a_second_run_asks_for_nothing_and_says_the_same(tmp_path: Path) -> None:
     first, second = Counting(), Counting()
     plain = Counting().probabilities(QUERIES, TEXTS)
-    assert np.array_equal(Remembering(first, tmp_path / "a", "v1").probabilities(QUERIES, TEXTS), plain)
-    assert np.array_equal(Remembering(second, tmp_path / "a", "v1").probabilities(QUERIES, TEXTS), plain)
+    assert np.array_equal(Remembering([0, 1], here(first), tmp_path / "a", "v1").probabilities(QUERIES, TEXTS), plain)
+    assert np.array_equal(Remembering([0, 1], here(second), tmp_path / "a", "v1").probabilities(QUERIES, TEXTS), plain)
     assert (len(first.asked), len(second.asked)) == (40, 0)
 
 
@@ -48,8 +49,8 @@ def test_a_killed_run_is_asked_for_the_rest(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(cache, "SLICE", 8)
     dying, fresh = Counting(dies_at=3), Counting()
     with pytest.raises(KeyboardInterrupt):
-        Remembering(dying, tmp_path / "a", "v1").probabilities(QUERIES, TEXTS)
-    Remembering(fresh, tmp_path / "a", "v1").probabilities(QUERIES, TEXTS)
+        Remembering([0, 1], here(dying), tmp_path / "a", "v1").probabilities(QUERIES, TEXTS)
+    Remembering([0, 1], here(fresh), tmp_path / "a", "v1").probabilities(QUERIES, TEXTS)
     assert len(dying.asked) == 16
     assert sorted(dying.asked + fresh.asked) == sorted(PAIRS)
 
@@ -57,24 +58,24 @@ def test_a_killed_run_is_asked_for_the_rest(tmp_path: Path, monkeypatch: pytest.
 def test_slices_hold_texts_of_like_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "SLICE", 8)
     model = Counting()
-    Remembering(model, tmp_path / "a", "v1").probabilities(QUERIES, TEXTS)
+    Remembering([0, 1], here(model), tmp_path / "a", "v1").probabilities(QUERIES, TEXTS)
     lengths = [len(q) + len(d) for q, d in model.asked]
     assert lengths == sorted(lengths, reverse=True)
 
 
 def test_the_versions_name_does_not_decide_who_shares_a_batch(tmp_path: Path) -> None:
     one, other = Counting(), Counting()
-    Remembering(one, tmp_path / "a", "v1").probabilities(QUERIES, TEXTS)
-    Remembering(other, tmp_path / "b", "another").probabilities(QUERIES[::-1], TEXTS[::-1])
+    Remembering([0, 1], here(one), tmp_path / "a", "v1").probabilities(QUERIES, TEXTS)
+    Remembering([0, 1], here(other), tmp_path / "b", "another").probabilities(QUERIES[::-1], TEXTS[::-1])
     assert one.asked == other.asked
 
 
 def test_version_text_question_and_seed_tell_answers_apart(tmp_path: Path) -> None:
     model = Counting()
-    one = Remembering(model, tmp_path / "a", "v1")
+    one = Remembering([0, 1], here(model), tmp_path / "a", "v1")
     one.probabilities(["ab"], ["c"])
     one.probabilities(["a"], ["bc"])
-    Remembering(model, tmp_path / "a", "v2").probabilities(["ab"], ["c"])
+    Remembering([0, 1], here(model), tmp_path / "a", "v2").probabilities(["ab"], ["c"])
     assert one.judgments(["ab"], ["c"], 3, seed=1).shape == (1, 3)
     assert one.judgments(["ab"], ["c"], 3, seed=2)[0, 0] == one.judgments(["ab"], ["c"], 3, seed=1)[0, 0] + 1
     assert model.calls == 5
@@ -82,7 +83,7 @@ def test_version_text_question_and_seed_tell_answers_apart(tmp_path: Path) -> No
 
 def test_pairs_asked_for_twice_in_a_call_and_none_at_all(tmp_path: Path) -> None:
     model = Counting()
-    remembering = Remembering(model, tmp_path / "a", "v1")
+    remembering = Remembering([0, 1], here(model), tmp_path / "a", "v1")
     both = remembering.probabilities(["q", "q"], ["d", "d"])
     assert np.array_equal(both[0], both[1])
     assert len(model.asked) == 1
@@ -92,7 +93,7 @@ def test_pairs_asked_for_twice_in_a_call_and_none_at_all(tmp_path: Path) -> None
 def test_only_so_many_answers_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "SLICE", 8)
     model = Counting()
-    small = Remembering(model, tmp_path / "a", "v1", kept=16)
+    small = Remembering([0, 1], here(model), tmp_path / "a", "v1", kept=16)
     small.probabilities(QUERIES, TEXTS)
     small.probabilities(QUERIES, TEXTS)
     assert len(model.asked) == 40 + 24
