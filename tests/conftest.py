@@ -31,7 +31,7 @@ CRASHED: set[str] = set()
 def pytest_handlecrashitem(crashitem: str, report: pytest.TestReport, sched: Any) -> None:
     """A test during which the process died natively is run once more, in a fresh process, and the run says so.
 
-    It was seen once in some twenty runs (2026-11-25), with no trace of its cause; a second death is a failure.
+    It was seen once, in CI on 2026-11-25, and left no trace of its cause. A second death is a failure.
     """
     if crashitem not in CRASHED:
         CRASHED.add(crashitem)
