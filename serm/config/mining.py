@@ -88,7 +88,7 @@ class MiningSettings(Room):
     )
     scoring_gpus: float = Field(0.0, ge=0, description="GPUs that a scoring task on Ray takes; 0.5: two tasks share.")
     judged: int = Field(4_000, ge=0, description="Most pairs, the most uncertain first, that get K passes.")
-    coverage: float = Field(0.5, ge=0, le=1, description="Share of the budget split over query clusters by traffic.")
+    coverage: float = Field(0.25, ge=0, le=1, description="Share of the budget split over query clusters by traffic.")
     facility: float = Field(
         1.0,
         ge=1,
@@ -98,7 +98,7 @@ class MiningSettings(Room):
     calibration: bool = Field(True, description="Rank by what earlier rounds' labels say of the agents' scores.")
     prior_labels: float = Field(20.0, gt=0, description="How many labels the ranks of an agent's pairs weigh.")
     agent_floor: float = Field(
-        0.5, ge=0, le=1, description="Share of the budget split evenly over agents, the rest by yield; 1 = all of it."
+        0.8, ge=0, le=1, description="Share of the budget split evenly over agents, the rest by yield; 1 = all of it."
     )
     grown_weight: float = Field(2.0, ge=1, description="How much more of it a grown cluster gets.")
     bot_clicks: int = Field(4, ge=1, description="A session with fewer clicks than this is never taken for a bot.")
