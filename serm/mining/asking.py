@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from serm.mining import distribution
 from serm.relevance.model import RelevanceModel
+from sps import progress
 
 Answers = NDArray[np.float32]
 
@@ -66,7 +67,10 @@ def on_ray(stored: Stored, gpus: float) -> Ask:
     """
 
     def ask(question: Question, slices: Sequence[Slice]) -> Iterator[tuple[Slice, Answers]]:
-        return distribution.by_ray(answer, stored, slices, question, gpus)
+        with progress.track("scoring pairs on Ray", sum(len(each.queries) for each in slices)) as advance:
+            for part, said in distribution.by_ray(answer, stored, slices, question, gpus):
+                advance(len(part.queries))
+                yield part, said
 
     return ask
 

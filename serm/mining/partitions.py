@@ -20,6 +20,7 @@ from serm.config import MiningSettings
 from serm.mining import distribution
 from serm.mining.aggregates import FRAMES, LAYOUT, Sums, believed, sums
 from serm.mining.traffic import VISIT
+from sps import progress
 
 PART_ROWS = 4_000_000  # about 0.8 GiB while it is added up
 ROW_GROUP = 65_536  # small, so that a reader who wants a range of keys skips the rest
@@ -79,8 +80,10 @@ def add_up(impressions: pl.LazyFrame, settings: MiningSettings, folder: Path) ->
     """The sums of every part, read from `folder`, where those that were missing are computed and kept first."""
     parts = cut(impressions) or [Part(date.min)]  # a log without rows has one part without rows
     missing = [part for part in parts if not _place(folder, part).exists()]
-    for part, frames in _computed(impressions, missing, settings):
-        _keep(_place(folder, part), frames)
+    with progress.track("adding up the log, a day each", len(missing)) as advance:
+        for part, frames in _computed(impressions, missing, settings):
+            _keep(_place(folder, part), frames)
+            advance()
     places = [_place(folder, part) for part in parts]
     return Sums(*(pl.scan_parquet([place / f"{name}.parquet" for place in places]) for name in FRAMES))
 

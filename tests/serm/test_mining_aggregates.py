@@ -304,8 +304,8 @@ def test_what_a_visits_cap_leaves_out_still_shows_who_is_pushed() -> None:
 
 
 def test_a_click_on_what_was_hardly_ever_shown_is_not_heard_yet() -> None:
-    """One in ten showings is clicked: a click on d1 counts when it was shown three times, not once."""
-    quiet = [(i % 20, f"s{i}", "p", "d0", 1, i % 10 == 0, 60.0, "en", 0.5) for i in range(400)]
+    """One in forty showings is clicked: a click on d1 counts when it was shown three times, not once."""
+    quiet = [(i % 20, f"s{i}", "p", "d0", 1, i % 40 == 0, 60.0, "en", 0.5) for i in range(1_600)]
     for showings, counted in ((1, 0), (3, 1)):
         rare = [(i, f"r{i}", "q", "d1", 1, i == 0, 60.0, "en", 0.5) for i in range(showings)]
         found = gather(frame([*quiet, *rare]).lazy(), DOCUMENTS, NOTHING, MiningSettings()).filter(doc_id="d1")
