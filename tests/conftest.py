@@ -1,6 +1,8 @@
 """Fixtures that several test files share."""
 
-import warnings
+import faulthandler
+import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +26,30 @@ simulate_llm: {{confusion: [[1.0, 0.0], [0.0, 1.0]]}}
 """
 COLOURS = ["red", "blue", "green", "yellow"]
 THINGS = ["shoe", "hat", "coat", "scarf", "sock", "glove"]
-CRASHED: set[str] = set()
+
+
+def trace_of(run: str, worker: str) -> Path:
+    """Where a process of a parallel run writes what it was doing when it died natively."""
+    return Path(tempfile.gettempdir()) / f"died-{run}-{worker}.txt"
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Each process of a parallel run keeps a file open for its trace; pytest's own goes to the middle of the log."""
+    if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+        file = trace_of(os.environ["PYTEST_XDIST_TESTRUNUID"], worker).open("w")
+        faulthandler.enable(file)
+        config.add_cleanup(lambda: (faulthandler.disable(), file.close(), os.unlink(file.name)))
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_handlecrashitem(crashitem: str, report: pytest.TestReport, sched: Any) -> None:
-    """A test during which the process died natively is run once more, in a fresh process, and the run says so.
-
-    It was seen once, in CI on 2026-11-25, and left no trace of its cause. A second death is a failure.
-    """
-    if crashitem not in CRASHED:
-        CRASHED.add(crashitem)
-        warnings.warn(f"a process died while running {crashitem}; it is run once more", RuntimeWarning, stacklevel=1)
-        sched.mark_test_pending(crashitem)
-        report.outcome = "rerun"  # type: ignore[assignment]
+def pytest_handlecrashitem(report: Any) -> None:
+    """A test whose process died natively fails, and shows the trace at the end of the run."""
+    node = report.node.workerinput
+    path = trace_of(node["testrunuid"], node["workerid"])
+    text = path.read_text() if path.exists() else ""
+    report.sections.append(("native trace", text or "none: killed from outside, perhaps for memory"))
+    path.unlink(missing_ok=True)
 
 
 @pytest.fixture
